@@ -1,0 +1,1 @@
+"""Bind a decision to exact bytes: who approved which model digest on which evaluation."""

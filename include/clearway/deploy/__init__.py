@@ -1,0 +1,1 @@
+"""Move live traffic to an approved model, and back."""

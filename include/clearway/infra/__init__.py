@@ -1,0 +1,1 @@
+"""Side effects behind Protocols: storage, release store, registry, jobs, endpoint, clock, environment."""

@@ -1,0 +1,150 @@
+"""Where this process runs: conf/base.yaml, then conf/<CLEARWAY_ENV>.yaml, then CLEARWAY__SECTION__KEY variables.
+
+`Environment.load()` is the only reader of process environment variables in the core, besides fault points.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+import yaml
+
+from clearway.contracts.errors import ConfigError
+
+PREFIX = "CLEARWAY__"
+
+
+def project_root() -> Path:
+    """The folder that holds include/, dags/ and plugins/."""
+    return Path(__file__).resolve().parents[3]
+
+
+class Section(pydantic.BaseModel):
+    """A part of the configuration: closed, immutable, without coercion surprises."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+class Storage(Section):
+    """`root`: folder or `s3://bucket/prefix` under which every product keeps its store; empty = <home>/store."""
+
+    kind: Literal["local", "s3"] = "local"
+    root: str = ""
+
+
+class Spark(Section):
+    """`engine`: `sail` needs no Java; `jvm` is stock Spark. `shuffle_partitions` suits one machine's cores."""
+
+    engine: Literal["sail", "jvm"] = "sail"
+    shuffle_partitions: int = pydantic.Field(4, ge=1)
+
+
+class Jobs(Section):
+    """How stage jobs run: `local` child processes; threads per job; poll interval in seconds."""
+
+    kind: Literal["local"] = "local"
+    num_threads: int = pydantic.Field(2, ge=1)
+    poll_s: float = pydantic.Field(0.1, gt=0)
+    max_seconds: float = pydantic.Field(3600, gt=0)
+
+
+class Tracking(Section):
+    """MLflow server; loopback locally. Empty = the SQLite file below home, without a server."""
+
+    uri: str = ""
+
+
+class Endpoint(Section):
+    """The model server: base URL and the file with the admin bearer token (empty = <home>/serving/admin.token)."""
+
+    kind: Literal["local"] = "local"
+    url: str = "http://127.0.0.1:8890"
+    admin_token_file: str = ""
+    timeout_s: float = pydantic.Field(30.0, gt=0)
+
+
+class ReleaseStore(Section):
+    """SQLAlchemy URL of the release documents; empty = SQLite below home."""
+
+    url: str = ""
+    lease_ttl_s: float = pydantic.Field(120.0, gt=0)
+
+
+class Approve(Section):
+    """`person`: a required approval waits in the Airflow UI. `auto`: it answers itself and the record says so."""
+
+    mode: Literal["person", "auto"] = "person"
+    timeout_hours: float = pydantic.Field(72.0, gt=0)
+
+
+class Environment(Section):
+    """Everything that differs between a laptop and a cloud account, and nothing that belongs to a product."""
+
+    name: str = "local"
+    home: Path = pydantic.Field(default_factory=lambda: project_root() / ".clearway")
+    products: Path = pydantic.Field(default_factory=lambda: project_root() / "include" / "products")
+    storage: Storage = Storage()
+    spark: Spark = Spark()
+    jobs: Jobs = Jobs()
+    tracking: Tracking = Tracking()
+    endpoint: Endpoint = Endpoint()
+    release_store: ReleaseStore = ReleaseStore()
+    approve: Approve = Approve()
+
+    @classmethod
+    def load(cls, variables: dict[str, str] | None = None) -> "Environment":
+        """Raises: ConfigError naming file or variable, value and what was allowed."""
+        env = dict(os.environ) if variables is None else variables
+        name = env.get("CLEARWAY_ENV", "local")
+        conf = project_root() / "include" / "conf"
+        if not (conf / f"{name}.yaml").exists():
+            allowed = sorted(p.stem for p in conf.glob("*.yaml") if p.stem != "base")
+            raise ConfigError(f"CLEARWAY_ENV={name!r} has no file conf/{name}.yaml; allowed: {allowed}")
+        merged: dict[str, Any] = {"name": name}
+        for part in ("base", name):
+            _merge(merged, yaml.safe_load((conf / f"{part}.yaml").read_text(encoding="utf-8")) or {})
+        for key, value in sorted(env.items()):
+            if key.startswith(PREFIX):
+                _merge(merged, _nested(key.removeprefix(PREFIX).lower().split("__"), value))
+        try:
+            return cls.model_validate(merged)
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(p) for p in first["loc"])
+            raise ConfigError(
+                f"setting {where!r} is {first.get('input')!r}: {first['msg']}; see conf/ or {PREFIX}{where.upper().replace('.', '__')}"
+            ) from error
+
+    @property
+    def store_root(self) -> str:
+        return self.storage.root or (self.home / "store").as_uri()
+
+    @property
+    def release_store_url(self) -> str:
+        return self.release_store.url or f"sqlite:///{self.home / 'release.db'}"
+
+    @property
+    def tracking_uri(self) -> str:
+        return self.tracking.uri or f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
+
+    @property
+    def admin_token_file(self) -> Path:
+        return (
+            Path(self.endpoint.admin_token_file)
+            if self.endpoint.admin_token_file
+            else self.home / "serving" / "admin.token"
+        )
+
+
+def _nested(path: list[str], value: str) -> dict[str, Any]:
+    head, *rest = path
+    return {head: _nested(rest, value) if rest else value}
+
+
+def _merge(into: dict[str, Any], other: dict[str, Any]) -> None:
+    for key, value in other.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value

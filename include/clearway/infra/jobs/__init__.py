@@ -1,0 +1,52 @@
+"""Stage jobs: submit under an idempotency key, watch, re-attach, cancel."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+
+class JobState(StrEnum):
+    """What a runner knows of a job."""
+
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpec:
+    """One run of one stage: `python -m clearway <stage>` over `inputs_json`.
+
+    Args:
+        stage: a stage name.
+        inputs_json: JSON text of the stage's Inputs.
+        key: idempotency key, hash(run, stage, input digest, attempt epoch); the same key is the same job.
+    """
+
+    stage: str
+    inputs_json: str
+    key: str
+
+
+class JobRunner(Protocol):
+    """Where stage jobs run."""
+
+    def submit(self, spec: JobSpec) -> str:
+        """Start the job and return its id; a key seen before returns the running or succeeded job's id instead."""
+        ...
+
+    def state(self, job_id: str) -> JobState:
+        """Current state. An unknown id is FAILED."""
+        ...
+
+    def result(self, job_id: str) -> str:
+        """JSON text of the stage's Outputs. Raises: JobFailed with the end of its log."""
+        ...
+
+    def read_log(self, job_id: str, offset: int) -> tuple[str, int]:
+        """Log text from byte `offset`, and the next offset."""
+        ...
+
+    def cancel(self, job_id: str) -> None:
+        """Stop the job and all its children; cancelling a finished job does nothing."""
+        ...

@@ -1,0 +1,1 @@
+"""Land one window of batches: read, check, record in the ledger, publish."""

@@ -1,0 +1,1 @@
+"""Pure numbers: scores of predictions, resampling by day, distances between distributions. No files, no clocks."""

@@ -1,0 +1,1 @@
+"""Drift and performance of the live model, and the decision to retrain."""

@@ -1,0 +1,383 @@
+"""A product: one model and everything it needs, described by include/products/<name>/product.yaml.
+
+Text from outside enters here and nowhere else: closed pydantic models, strict YAML (product_yaml.py). Defaults carry the
+source of their value.
+"""
+
+import importlib.util
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+
+from clearway.contracts.errors import ConfigError
+
+Name = Annotated[str, pydantic.Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+FunctionPath = Annotated[str, pydantic.Field(pattern=r"^[a-z][a-z0-9_]*\.py:[a-z_][a-z0-9_]*$")]
+Share = Annotated[float, pydantic.Field(ge=0, le=1)]
+
+
+class Part(pydantic.BaseModel):
+    """Base of all parts: closed and immutable."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+class ColumnType(StrEnum):
+    """Types a landed table may declare."""
+
+    STRING = "string"
+    INT = "int"
+    FLOAT = "float"
+    BOOL = "bool"
+    TIMESTAMP = "timestamp"  # microseconds, UTC
+
+
+class Table(Part):
+    """One landed table.
+
+    `time`: column that places a row in a batch interval (UTC); None for a reference table, landed whole with every batch.
+    `delay_days`: rows become known this much later, so a batch carries the rows of the interval shifted back by it.
+    `key`: columns that identify a row, unique within a batch.
+    `columns`: exact schema; an extra nullable column is tolerated and dropped, any other difference quarantines the batch.
+    `min_rows`: fewer rows than this mark a truncated batch.
+    """
+
+    columns: dict[str, ColumnType] = pydantic.Field(min_length=1)
+    time: str | None = None
+    delay_days: int = pydantic.Field(0, ge=0)
+    key: tuple[str, ...] = ()
+    min_rows: int = pydantic.Field(1, ge=1)
+
+    @pydantic.model_validator(mode="after")
+    def _columns_exist(self) -> "Table":
+        unknown = {c for c in (self.time, *self.key) if c is not None} - set(self.columns)
+        if unknown:
+            raise ValueError(
+                f"time or key names columns {sorted(unknown)} that are not declared; declared: {sorted(self.columns)}"
+            )
+        return self
+
+
+class PackageSource(Part):
+    """Tables carried by an installed Python package, found without importing it. `files`: table → path inside the package."""
+
+    kind: Literal["package"]
+    package: str
+    files: dict[str, str] = pydantic.Field(min_length=1)
+    null_values: tuple[str, ...] = ("",)
+
+
+class FilesSource(Part):
+    """Tables dropped as files: `uri` is a folder or s3 prefix; `files`: table → name pattern with `{batch_id}` or a fixed name."""
+
+    kind: Literal["files"]
+    uri: str
+    format: Literal["csv", "parquet"]
+    files: dict[str, str] = pydantic.Field(min_length=1)
+    null_values: tuple[str, ...] = ("",)
+
+
+Source = Annotated[PackageSource | FilesSource, pydantic.Field(discriminator="kind")]
+
+
+class Batch(Part):
+    """The batch clock: intervals [start, end) in UTC. `first` must lie on the clock (weeks start on Monday)."""
+
+    every: Literal["day", "week", "month"]
+    first: datetime
+
+    @pydantic.field_validator("first")
+    @classmethod
+    def _on_the_clock(cls, first: datetime, info: pydantic.ValidationInfo) -> datetime:
+        instant = first.replace(tzinfo=UTC) if first.tzinfo is None else first.astimezone(UTC)
+        if _floor(instant, info.data.get("every", "day")) != instant:
+            raise ValueError(f"first {instant.isoformat()} is not the start of a {info.data.get('every')} in UTC")
+        return instant
+
+    @property
+    def cron(self) -> str:
+        """The same clock as a cron expression (UTC)."""
+        return {"day": "0 0 * * *", "week": "0 0 * * 1", "month": "0 0 1 * *"}[self.every]
+
+    def end_of(self, start: datetime) -> datetime:
+        """End of the interval that starts at `start`."""
+        if self.every == "month":
+            return (start.replace(day=1) + timedelta(days=32)).replace(day=1)
+        return start + timedelta(days={"day": 1, "week": 7}[self.every])
+
+    def batch_id(self, start: datetime) -> str:
+        """Name of the interval that starts at `start`: its date. Raises: ConfigError for an instant off the clock."""
+        if _floor(start, self.every) != start:
+            raise ConfigError(
+                f"instant {start.isoformat()} does not start a {self.every}; the clock is {self.cron!r} in UTC"
+            )
+        return start.strftime("%Y-%m-%d")
+
+    def start_of(self, batch_id: str) -> datetime:
+        """Inverse of `batch_id`. Raises: ConfigError."""
+        try:
+            start = datetime.strptime(batch_id, "%Y-%m-%d").replace(tzinfo=UTC)
+        except ValueError as error:
+            raise ConfigError(f"batch id {batch_id!r} is no date; allowed: YYYY-MM-DD") from error
+        self.batch_id(start)
+        return start
+
+    def intervals(self, start: datetime, end: datetime) -> list[tuple[datetime, datetime]]:
+        """Whole intervals inside [start, end). Raises: ConfigError if `start` is off the clock."""
+        self.batch_id(start)
+        found = []
+        while (stop := self.end_of(start)) <= end:
+            found.append((start, stop))
+            start = stop
+        return found
+
+    def back(self, start: datetime, days: int) -> datetime:
+        """Start of the earliest interval that overlaps the `days` before `start`, not before `first`."""
+        return max(self.first, _floor(start - timedelta(days=days), self.every)) if days else start
+
+
+def _floor(instant: datetime, every: str) -> datetime:
+    day = instant.replace(hour=0, minute=0, second=0, microsecond=0)
+    if every == "week":
+        return day - timedelta(days=day.weekday())
+    return day.replace(day=1) if every == "month" else day
+
+
+class Label(Part):
+    """What is predicted: a 0/1 column of a landed table, joined to the features by the product's key."""
+
+    table: Name
+    column: str
+
+
+class Features(Part):
+    """What the model sees.
+
+    `function`: Spark code, (tables) → DataFrame with `key`, `time` and every column below; no label, no denied column.
+    `lookback_days`: raw history the function may use; a batch recomputes that and no more.
+    `lead_hours`: a row is predicted this long before its `time`; nothing later may enter.
+    `slices`: categorical columns whose values the gates look at one by one.
+    """
+
+    function: FunctionPath
+    key: str
+    time: str
+    lookback_days: int = pydantic.Field(ge=0)
+    lead_hours: float = pydantic.Field(0.0, ge=0)
+    numeric: tuple[str, ...]
+    categorical: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+    slices: tuple[str, ...] = ()
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> "Features":
+        names = [*self.numeric, *self.categorical]
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice:
+            raise ValueError(f"columns {twice} are listed twice; list each once under numeric or categorical")
+        denied = sorted(set(names) & set(self.deny))
+        if denied:
+            raise ValueError(f"columns {denied} are both features and denied; remove them from one list")
+        strange = sorted(set(self.slices) - set(self.categorical))
+        if strange:
+            raise ValueError(f"slices {strange} are not categorical features; allowed: {sorted(self.categorical)}")
+        return self
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Model inputs in their fixed order: numeric, then categorical."""
+        return (*self.numeric, *self.categorical)
+
+
+class Expectation(Part):
+    """One Great Expectations rule: class name in snake_case (without `expect_`) and its arguments."""
+
+    expect: Annotated[str, pydantic.Field(pattern=r"^[a-z_]+$")]
+    args: dict[str, Any] = pydantic.Field(default_factory=dict)
+
+
+class Validation(Part):
+    """Own checks first, then the Great Expectations suite.
+
+    `min_completeness`: lowest share of non-null values per column, default for columns not in `completeness`.
+    """
+
+    min_rows: int = pydantic.Field(1, ge=1)
+    min_completeness: Share = 0.0
+    completeness: dict[str, Share] = pydantic.Field(default_factory=dict)
+    expectations: tuple[Expectation, ...] = pydantic.Field(min_length=1)
+
+
+class Model(Part):
+    """The tabular torch model: category embeddings, piecewise-linear numeric encoding, a small ensemble of MLPs.
+
+    Defaults are the best torch row of the flights study (48 quantile bins, 3 x 384, dropout 0.3, AdamW 1e-3, weight decay
+    0.03, batch 512, one cycle, 2 epochs, 3 members); see docs/reference/flights.md.
+    """
+
+    num_bins: int = pydantic.Field(48, ge=2, le=256)
+    numeric_dim: int = pydantic.Field(8, ge=1, le=64)
+    embedding_dim: int = pydantic.Field(8, ge=1, le=64)
+    hidden: tuple[int, ...] = (384, 384, 384)
+    num_members: int = pydantic.Field(3, ge=1, le=16)
+    dropout: float = pydantic.Field(0.3, ge=0, lt=1)
+    lr: float = pydantic.Field(1e-3, gt=0)
+    weight_decay: float = pydantic.Field(0.03, ge=0)
+    batch_size: int = pydantic.Field(512, ge=1)
+    num_epochs: int = pydantic.Field(2, ge=1)
+    seed: int = 2013
+    checkpoint_s: float = pydantic.Field(5.0, gt=0)
+
+
+class Range(Part):
+    """A search range for one field of Model; `log` samples its exponent."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+class Tune(Part):
+    """An Optuna study before training; `num_trials: 0` skips it and uses `model` as written."""
+
+    num_trials: int = pydantic.Field(0, ge=0, le=1000)
+    max_rows: int = pydantic.Field(40_000, ge=1)
+    space: dict[str, Range] = pydantic.Field(default_factory=dict)
+
+
+class Gates(Part):
+    """Limits of the evaluation. Margins left out are derived from folds of the training period.
+
+    `auc_floor`, `auc_ceiling`: too bad to serve, too good to be true (a leak). `auc_jump`: largest credible gain over the
+    champion. `num_folds`: forward-chaining folds; `num_resamples`: day-block bootstrap draws; `latency_ms`: p99 for one row.
+    """
+
+    auc_floor: Share
+    auc_ceiling: Share
+    auc_jump: Share = 0.08
+    ece_max: Share = 0.10
+    min_slice_rows: int = pydantic.Field(500, ge=1)
+    min_slice_positives: int = pydantic.Field(50, ge=1)
+    num_folds: int = pydantic.Field(3, ge=2, le=10)
+    num_resamples: int = pydantic.Field(500, ge=100)
+    confidence: float = pydantic.Field(0.95, gt=0.5, lt=1)
+    latency_ms: float = pydantic.Field(20.0, gt=0)
+    first_model: Literal["absolute_gates", "person"] = "absolute_gates"
+
+
+class Release(Part):
+    """`first_end`: end of the first release's data. `holdout_days`: newest labelled days, judged on, never trained on."""
+
+    first_end: datetime
+    holdout_days: int = pydantic.Field(14, ge=1)
+    schedule: str | None = None
+
+    @pydantic.field_validator("first_end")
+    @classmethod
+    def _aware(cls, value: datetime) -> datetime:
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Rollout(Part):
+    """How a new version takes traffic."""
+
+    strategy: Literal["blue_green"] = "blue_green"
+
+
+class Monitor(Part):
+    """Drift and performance limits, and when they add up to a retraining.
+
+    `share_over_limit`: share of features over their own limit that makes a window drifted; limits per feature are the
+    95th percentile of leave-one-batch-out distances inside the training period. `calibration_gap`: |mean label - mean score|
+    on arrived labels. `persistence`: at least k of the last n windows. `ignore`: calendar-like columns left out of the alarm.
+    """
+
+    share_over_limit: Share = 0.5
+    calibration_gap: Share = 0.05
+    persistence: tuple[int, int] = (2, 3)
+    cooldown_batches: int = pydantic.Field(4, ge=0)
+    max_retrains: int = pydantic.Field(12, ge=0)
+    min_rows: int = pydantic.Field(200, ge=1)
+    ignore: tuple[str, ...] = ()
+    report_rows: int = pydantic.Field(2_000, ge=100)
+
+    @pydantic.field_validator("persistence")
+    @classmethod
+    def _k_of_n(cls, value: tuple[int, int]) -> tuple[int, int]:
+        if not 1 <= value[0] <= value[1]:
+            raise ValueError(f"persistence {value} must be k of n with 1 <= k <= n")
+        return value
+
+
+class Product(Part):
+    """All of product.yaml."""
+
+    name: Name
+    title: str
+    description: str
+    owners: tuple[str, ...] = pydantic.Field(min_length=1)
+    risk_tier: Literal["low", "medium", "high"]
+    source: Source
+    shape: FunctionPath | None = None
+    tables: dict[Name, Table] = pydantic.Field(min_length=1)
+    batch: Batch
+    label: Label
+    features: Features
+    validate_: Validation = pydantic.Field(alias="validate")
+    model: Model = Model()
+    tune: Tune = Tune()
+    gates: Gates
+    release: Release
+    rollout: Rollout = Rollout()
+    monitor: Monitor = Monitor()
+
+    @pydantic.model_validator(mode="after")
+    def _label_is_landed(self) -> "Product":
+        table = self.tables.get(self.label.table)
+        if table is None or not {self.label.column, self.features.key} <= set(table.columns):
+            raise ValueError(
+                f"label {self.label.table}.{self.label.column} with key {self.features.key!r} is not in tables; declared: {sorted(self.tables)}"
+            )
+        return self
+
+    @property
+    def needs_person(self) -> bool:
+        """Whether a person approves each release: every tier but the lowest."""
+        return self.risk_tier != "low"
+
+
+class LoadedProduct(Part):
+    """A product with the folder it came from; what every stage is handed."""
+
+    spec: Product
+    folder: Path
+    digest: str
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    def function(self, path: str) -> Callable[..., Any]:
+        """A function of a Python file beside product.yaml, e.g. `features.py:build`. Raises: ConfigError."""
+        file, _, name = path.partition(":")
+        location = self.folder / file
+        if not location.is_file():
+            raise ConfigError(
+                f"{path!r} of product {self.name!r} has no file {location}; create it or correct product.yaml"
+            )
+        module_name = f"clearway_product_{self.name}_{location.stem}"
+        spec = importlib.util.spec_from_file_location(module_name, location)
+        if spec is None or spec.loader is None:
+            raise ConfigError(f"{location} cannot be loaded as Python; it must be a plain .py file")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        found = getattr(module, name, None)
+        if not callable(found):
+            raise ConfigError(
+                f"{location} has no function {name!r}; functions there: {sorted(n for n in vars(module) if not n.startswith('_'))}"
+            )
+        return found  # type: ignore[no-any-return]

@@ -1,0 +1,1 @@
+"""Fit the torch model through torchrun and write a signed model package."""

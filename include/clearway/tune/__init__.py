@@ -1,0 +1,1 @@
+"""Search hyper-parameters with Optuna, when the product asks for it."""

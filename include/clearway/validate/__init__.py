@@ -1,0 +1,1 @@
+"""Decide whether a dataset may be trained on: own checks, Great Expectations, distribution."""
