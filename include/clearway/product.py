@@ -1,10 +1,11 @@
 """A product: one model and everything it needs, described by include/products/<name>/product.yaml.
 
-Text from outside enters here and nowhere else: closed pydantic models, strict YAML (product_yaml.py). Defaults carry the
-source of their value.
+Text from outside enters here and nowhere else: closed pydantic models, strict YAML (product_yaml.py). Defaults carry
+the source of their value.
 """
 
 import importlib.util
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -18,6 +19,24 @@ from clearway.contracts.errors import ConfigError
 Name = Annotated[str, pydantic.Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 FunctionPath = Annotated[str, pydantic.Field(pattern=r"^[a-z][a-z0-9_]*\.py:[a-z_][a-z0-9_]*$")]
 Share = Annotated[float, pydantic.Field(ge=0, le=1)]
+
+
+def _with_time(value: Any) -> Any:
+    """A bare date is its midnight."""
+    return f"{value}T00:00:00" if isinstance(value, str) and re.fullmatch(r"\d{4}-\d{2}-\d{2}", value) else value
+
+
+def _in_utc(value: datetime) -> datetime:
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+# An aware UTC instant, written as a date or as ISO 8601; text without an offset is read as UTC.
+Instant = Annotated[
+    datetime,
+    pydantic.BeforeValidator(_with_time),
+    pydantic.AfterValidator(_in_utc),
+    pydantic.WithJsonSchema({"type": "string", "anyOf": [{"format": "date"}, {"format": "date-time"}]}),
+]
 
 
 class Part(pydantic.BaseModel):
@@ -39,11 +58,14 @@ class ColumnType(StrEnum):
 class Table(Part):
     """One landed table.
 
-    `time`: column that places a row in a batch interval (UTC); None for a reference table, landed whole with every batch.
+    `time`: column that places a row in a batch interval (UTC); None for a reference table, landed whole each time.
     `delay_days`: rows become known this much later, so a batch carries the rows of the interval shifted back by it.
     `key`: columns that identify a row, unique within a batch.
-    `columns`: exact schema; an extra nullable column is tolerated and dropped, any other difference quarantines the batch.
+    `columns`: exact schema; an extra nullable column is tolerated and dropped, any other difference quarantines the
+    batch.
     `min_rows`: fewer rows than this mark a truncated batch.
+    `is_planned`: rows are known ahead of their `time` (a schedule); otherwise a row is known from its `time` on.
+    `events`: instant column → columns that nobody knows before that instant.
     """
 
     columns: dict[str, ColumnType] = pydantic.Field(min_length=1)
@@ -51,19 +73,25 @@ class Table(Part):
     delay_days: int = pydantic.Field(0, ge=0)
     key: tuple[str, ...] = ()
     min_rows: int = pydantic.Field(1, ge=1)
+    is_planned: bool = False
+    events: dict[str, tuple[str, ...]] = pydantic.Field(default_factory=dict)
 
     @pydantic.model_validator(mode="after")
     def _columns_exist(self) -> "Table":
-        unknown = {c for c in (self.time, *self.key) if c is not None} - set(self.columns)
+        named = (self.time, *self.key, *self.events, *(c for columns in self.events.values() for c in columns))
+        unknown = {c for c in named if c is not None} - set(self.columns)
         if unknown:
             raise ValueError(
-                f"time or key names columns {sorted(unknown)} that are not declared; declared: {sorted(self.columns)}"
+                f"time, key or events name columns {sorted(unknown)} that are not declared; declared: {sorted(self.columns)}"
             )
         return self
 
 
 class PackageSource(Part):
-    """Tables carried by an installed Python package, found without importing it. `files`: table → path inside the package."""
+    """Tables carried by an installed Python package, found without importing it.
+
+    `files`: table → path inside the package.
+    """
 
     kind: Literal["package"]
     package: str
@@ -72,7 +100,10 @@ class PackageSource(Part):
 
 
 class FilesSource(Part):
-    """Tables dropped as files: `uri` is a folder or s3 prefix; `files`: table → name pattern with `{batch_id}` or a fixed name."""
+    """Tables dropped as files: `uri` is a folder or s3 prefix.
+
+    `files`: table → name pattern with `{batch_id}`, or a fixed name.
+    """
 
     kind: Literal["files"]
     uri: str
@@ -88,15 +119,16 @@ class Batch(Part):
     """The batch clock: intervals [start, end) in UTC. `first` must lie on the clock (weeks start on Monday)."""
 
     every: Literal["day", "week", "month"]
-    first: datetime
+    first: Instant
 
     @pydantic.field_validator("first")
     @classmethod
     def _on_the_clock(cls, first: datetime, info: pydantic.ValidationInfo) -> datetime:
-        instant = first.replace(tzinfo=UTC) if first.tzinfo is None else first.astimezone(UTC)
-        if _floor(instant, info.data.get("every", "day")) != instant:
-            raise ValueError(f"first {instant.isoformat()} is not the start of a {info.data.get('every')} in UTC")
-        return instant
+        every = info.data.get("every", "day")
+        if _floor(first, every) != first:
+            nearest = _floor(first, every).strftime("%Y-%m-%d")
+            raise ValueError(f"{first.isoformat()} is not the start of a {every} in UTC; the one before is {nearest}")
+        return first
 
     @property
     def cron(self) -> str:
@@ -215,8 +247,8 @@ class Validation(Part):
 class Model(Part):
     """The tabular torch model: category embeddings, piecewise-linear numeric encoding, a small ensemble of MLPs.
 
-    Defaults are the best torch row of the flights study (48 quantile bins, 3 x 384, dropout 0.3, AdamW 1e-3, weight decay
-    0.03, batch 512, one cycle, 2 epochs, 3 members); see docs/reference/flights.md.
+    Defaults are the best torch row of the flights study (48 quantile bins, 3 x 384, dropout 0.3, AdamW 1e-3, weight
+    decay 0.03, batch 512, one cycle, 2 epochs, 3 members); see docs/reference/flights.md.
     """
 
     num_bins: int = pydantic.Field(48, ge=2, le=256)
@@ -252,8 +284,9 @@ class Tune(Part):
 class Gates(Part):
     """Limits of the evaluation. Margins left out are derived from folds of the training period.
 
-    `auc_floor`, `auc_ceiling`: too bad to serve, too good to be true (a leak). `auc_jump`: largest credible gain over the
-    champion. `num_folds`: forward-chaining folds; `num_resamples`: day-block bootstrap draws; `latency_ms`: p99 for one row.
+    `auc_floor`, `auc_ceiling`: too bad to serve, too good to be true (a leak). `auc_jump`: largest credible gain over
+    the champion. `num_folds`: forward-chaining folds; `num_resamples`: day-block bootstrap draws; `latency_ms`: p99 for
+    one row.
     """
 
     auc_floor: Share
@@ -270,16 +303,14 @@ class Gates(Part):
 
 
 class Release(Part):
-    """`first_end`: end of the first release's data. `holdout_days`: newest labelled days, judged on, never trained on."""
+    """When and on what a release trains.
 
-    first_end: datetime
+    `first_end`: end of the first release's data. `holdout_days`: newest labelled days, judged on, never trained on.
+    """
+
+    first_end: Instant
     holdout_days: int = pydantic.Field(14, ge=1)
     schedule: str | None = None
-
-    @pydantic.field_validator("first_end")
-    @classmethod
-    def _aware(cls, value: datetime) -> datetime:
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 class Rollout(Part):
@@ -292,8 +323,9 @@ class Monitor(Part):
     """Drift and performance limits, and when they add up to a retraining.
 
     `share_over_limit`: share of features over their own limit that makes a window drifted; limits per feature are the
-    95th percentile of leave-one-batch-out distances inside the training period. `calibration_gap`: |mean label - mean score|
-    on arrived labels. `persistence`: at least k of the last n windows. `ignore`: calendar-like columns left out of the alarm.
+    95th percentile of leave-one-batch-out distances inside the training period. `calibration_gap`: |mean label - mean
+    score| on arrived labels. `persistence`: at least k of the last n windows. `ignore`: calendar-like columns left out
+    of the alarm.
     """
 
     share_over_limit: Share = 0.5
@@ -340,7 +372,8 @@ class Product(Part):
         table = self.tables.get(self.label.table)
         if table is None or not {self.label.column, self.features.key} <= set(table.columns):
             raise ValueError(
-                f"label {self.label.table}.{self.label.column} with key {self.features.key!r} is not in tables; declared: {sorted(self.tables)}"
+                f"label {self.label.table}.{self.label.column} with key {self.features.key!r} is not in tables; "
+                f"declared: {sorted(self.tables)}"
             )
         return self
 
@@ -377,7 +410,6 @@ class LoadedProduct(Part):
         spec.loader.exec_module(module)
         found = getattr(module, name, None)
         if not callable(found):
-            raise ConfigError(
-                f"{location} has no function {name!r}; functions there: {sorted(n for n in vars(module) if not n.startswith('_'))}"
-            )
+            public = sorted(n for n in vars(module) if not n.startswith("_"))
+            raise ConfigError(f"{location} has no function {name!r}; names there: {public}")
         return found  # type: ignore[no-any-return]
