@@ -5,7 +5,6 @@ the source of their value.
 """
 
 import importlib.util
-import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -21,9 +20,14 @@ FunctionPath = Annotated[str, pydantic.Field(pattern=r"^[a-z][a-z0-9_]*\.py:[a-z
 Share = Annotated[float, pydantic.Field(ge=0, le=1)]
 
 
-def _with_time(value: Any) -> Any:
+def _parsed(value: Any) -> Any:
     """A bare date is its midnight."""
-    return f"{value}T00:00:00" if isinstance(value, str) and re.fullmatch(r"\d{4}-\d{2}-\d{2}", value) else value
+    if not isinstance(value, str):
+        return value
+    try:
+        return datetime.fromisoformat(value)
+    except ValueError:
+        raise ValueError(f"{value!r} is no instant; allowed: 2013-01-31 or 2013-01-31T12:00:00Z") from None
 
 
 def _in_utc(value: datetime) -> datetime:
@@ -33,7 +37,7 @@ def _in_utc(value: datetime) -> datetime:
 # An aware UTC instant, written as a date or as ISO 8601; text without an offset is read as UTC.
 Instant = Annotated[
     datetime,
-    pydantic.BeforeValidator(_with_time),
+    pydantic.BeforeValidator(_parsed),
     pydantic.AfterValidator(_in_utc),
     pydantic.WithJsonSchema({"type": "string", "anyOf": [{"format": "date"}, {"format": "date-time"}]}),
 ]
@@ -82,7 +86,8 @@ class Table(Part):
         unknown = {c for c in named if c is not None} - set(self.columns)
         if unknown:
             raise ValueError(
-                f"time, key or events name columns {sorted(unknown)} that are not declared; declared: {sorted(self.columns)}"
+                f"time, key or events name columns {sorted(unknown)} that are not declared; "
+                f"declared: {sorted(self.columns)}"
             )
         return self
 
