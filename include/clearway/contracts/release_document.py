@@ -2,6 +2,10 @@
 
 Changed by compare-and-swap only. Taking the lease raises the fencing epoch in the same write; every later write names
 its epoch, and a writer with an older epoch is refused. All functions here are pure: (document, intent, now) → document.
+
+    IDLE ──begin_deploy──▶ DEPLOYING ──promote──▶ IDLE (promoted)
+                               └──begin_abort──▶ ABORTING ──finish_abort──▶ IDLE (aborted or superseded)
+    IDLE ──begin_rollback──▶ ROLLING_BACK ──finish_rollback──▶ IDLE (rolled back)
 """
 
 import dataclasses
@@ -12,10 +16,11 @@ from clearway.contracts.errors import LeaseHeld, StaleWriter
 
 
 class Phase(StrEnum):
-    """Where a release stands. IDLE is the only phase without an intent."""
+    """Where a release stands. IDLE is the only phase without an intent; the others say what a resumer must finish."""
 
     IDLE = "idle"
     DEPLOYING = "deploying"
+    ABORTING = "aborting"
     ROLLING_BACK = "rolling_back"
 
 
@@ -47,7 +52,14 @@ class Lease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryEntry:
-    """One finished release: its outcome, the versions before and after, when (Unix seconds) and why."""
+    """One finished release or rollback: its outcome, champion before and after, the digest it was about, when and why.
+
+    Args:
+        release_id: the release, or the rollback order, that ended.
+        before, after: champion digests around it; None when nothing served.
+        at_s: Unix seconds, UTC.
+        candidate: digest it tried to bring into service; None only in entries that never named one.
+    """
 
     release_id: str
     outcome: Outcome
@@ -55,6 +67,7 @@ class HistoryEntry:
     after: str | None
     at_s: float
     reason: str
+    candidate: str | None = None
 
 
 # History kept in the document itself; older entries live in the audit trail.
@@ -68,9 +81,12 @@ class ReleaseDocument:
     Args:
         champion: the version that should take all traffic outside a rollout; None before the first release.
         previous: the version a rollback returns to.
-        candidate: the version being rolled out, or None.
+        candidate: the version being brought into service (in a rollback: the one being returned to), or None.
         weight_pct: share of traffic the candidate should take, 0 to 100.
         phase: where the current release stands.
+        release_id: the release or rollback order behind the phase; None when idle.
+        reason: why it is rolling back or aborting; empty otherwise.
+        ending: how an abort will be recorded; None outside ABORTING.
         epoch: fencing epoch; rises with every lease taken.
         lease: the current holder, or None.
         history: newest last, at most MAX_HISTORY.
@@ -82,101 +98,182 @@ class ReleaseDocument:
     candidate: Version | None = None
     weight_pct: float = 0.0
     phase: Phase = Phase.IDLE
+    release_id: str | None = None
+    reason: str = ""
+    ending: Outcome | None = None
     epoch: int = 0
     lease: Lease | None = None
     history: tuple[HistoryEntry, ...] = ()
 
 
-def take_lease(document: ReleaseDocument, *, holder: str, now_s: float, ttl_s: float) -> ReleaseDocument:
+def take_lease(
+    document: ReleaseDocument, *, holder: str, now_s: float, ttl_s: float, is_seized: bool = False
+) -> ReleaseDocument:
     """Own the document until `now_s + ttl_s`; the epoch rises in the same write.
 
+    Args:
+        is_seized: take it from a living holder too (a rollback may not wait); that holder's epoch is stale from now on.
     Raises: LeaseHeld if another holder's lease has not expired. The same holder may take it again (a resumed task).
     """
     lease = document.lease
-    if lease is not None and lease.holder != holder and lease.expires_s > now_s:
+    if lease is not None and lease.holder != holder and lease.expires_s > now_s and not is_seized:
         wait_s = lease.expires_s - now_s
         raise LeaseHeld(
-            f"release lease of {document.product!r} is held by {lease.holder!r} for another {wait_s:.0f} s; wait, or abort that release"
+            f"release lease of {document.product!r} is held by {lease.holder!r} for another {wait_s:.0f} s; "
+            "wait, or abort that release"
         )
     return dataclasses.replace(document, epoch=document.epoch + 1, lease=Lease(holder=holder, expires_s=now_s + ttl_s))
+
+
+def renew_lease(document: ReleaseDocument, *, epoch: int, now_s: float, ttl_s: float) -> ReleaseDocument:
+    """The holder works on: same epoch, later expiry. Raises: StaleWriter."""
+    check_epoch(document, epoch)
+    if document.lease is None:
+        raise StaleWriter(f"lease of {document.product!r} at epoch {epoch} has ended; take it again before writing")
+    return dataclasses.replace(document, lease=dataclasses.replace(document.lease, expires_s=now_s + ttl_s))
+
+
+def drop_lease(document: ReleaseDocument, *, epoch: int) -> ReleaseDocument:
+    """End the lease, whatever the phase; the stored intent stays for whoever resumes. Raises: StaleWriter."""
+    check_epoch(document, epoch)
+    return dataclasses.replace(document, lease=None)
 
 
 def check_epoch(document: ReleaseDocument, epoch: int) -> None:
     """Raises: StaleWriter unless `epoch` is the document's."""
     if epoch != document.epoch:
         raise StaleWriter(
-            f"epoch {epoch} of {document.product!r} is stale, the document is at {document.epoch}; another release took over, stop here"
+            f"epoch {epoch} of {document.product!r} is stale, the document is at {document.epoch}; "
+            "another release took over, stop here"
         )
 
 
 def begin_deploy(document: ReleaseDocument, candidate: Version, *, epoch: int) -> ReleaseDocument:
-    """Store the intent to deploy before anything moves, so that whoever resumes knows what to finish."""
+    """Store the intent to deploy before anything moves, so that whoever resumes knows what to finish.
+
+    Raises: StaleWriter if another operation is unfinished; finish or abort that one first.
+    """
     check_epoch(document, epoch)
-    return dataclasses.replace(document, candidate=candidate, weight_pct=0.0, phase=Phase.DEPLOYING)
+    _require(document, Phase.IDLE, "begin a deploy")
+    return dataclasses.replace(
+        document, candidate=candidate, weight_pct=0.0, phase=Phase.DEPLOYING, release_id=candidate.release_id
+    )
+
+
+def set_candidate_weight(document: ReleaseDocument, *, epoch: int, weight_pct: float) -> ReleaseDocument:
+    """Store the share the candidate is about to take, 0 to 100, before the endpoint is told. Raises: StaleWriter."""
+    check_epoch(document, epoch)
+    if not 0.0 <= weight_pct <= 100.0:  # also refuses NaN
+        raise ValueError(f"candidate weight {weight_pct} is no share; allowed: 0 to 100 percent")
+    return dataclasses.replace(document, weight_pct=weight_pct)
 
 
 def promote(document: ReleaseDocument, *, epoch: int, now_s: float, reason: str) -> ReleaseDocument:
     """The candidate becomes champion, the champion becomes the way back, the lease ends."""
     check_epoch(document, epoch)
-    candidate = document.candidate
-    if candidate is None:
-        raise StaleWriter(
-            f"nothing to promote for {document.product!r}: the document has no candidate; start the deploy again"
-        )
-    before = document.champion
+    _require(document, Phase.DEPLOYING, "promote")
+    before, candidate = document.champion, _candidate(document)
     is_same = before is not None and before.digest == candidate.digest
-    return _finish(
-        dataclasses.replace(document, champion=candidate, previous=document.previous if is_same else before),
-        release_id=candidate.release_id,
-        outcome=Outcome.PROMOTED,
-        before=before,
+    promoted = dataclasses.replace(document, champion=candidate, previous=document.previous if is_same else before)
+    return _finish(promoted, outcome=Outcome.PROMOTED, before=before, now_s=now_s, reason=reason)
+
+
+def begin_abort(
+    document: ReleaseDocument, *, epoch: int, reason: str, ending: Outcome = Outcome.ABORTED
+) -> ReleaseDocument:
+    """Store the intent to give the traffic back to the champion. `ending`: ABORTED or SUPERSEDED."""
+    check_epoch(document, epoch)
+    _require(document, Phase.DEPLOYING, "begin an abort")
+    return dataclasses.replace(document, weight_pct=0.0, phase=Phase.ABORTING, reason=reason, ending=ending)
+
+
+def finish_abort(document: ReleaseDocument, *, epoch: int, now_s: float, keeps_lease: bool = False) -> ReleaseDocument:
+    """Drop the candidate; the champion has the traffic. `keeps_lease`: the holder goes on with its own release."""
+    check_epoch(document, epoch)
+    _require(document, Phase.ABORTING, "finish an abort")
+    done = _finish(
+        document,
+        outcome=document.ending or Outcome.ABORTED,
+        before=document.champion,
         now_s=now_s,
+        reason=document.reason,
+    )
+    return dataclasses.replace(done, lease=document.lease) if keeps_lease else done
+
+
+def begin_rollback(document: ReleaseDocument, *, epoch: int, release_id: str, reason: str) -> ReleaseDocument:
+    """Store the order `release_id` to return to the previous version. Raises: StaleWriter if there is none."""
+    check_epoch(document, epoch)
+    _require(document, Phase.IDLE, "begin a rollback")
+    if document.previous is None:
+        raise StaleWriter(f"no previous version of {document.product!r} to roll back to; release a model twice first")
+    return dataclasses.replace(
+        document,
+        candidate=document.previous,
+        weight_pct=0.0,
+        phase=Phase.ROLLING_BACK,
+        release_id=release_id,
         reason=reason,
     )
 
 
-def abort(document: ReleaseDocument, *, epoch: int, now_s: float, reason: str) -> ReleaseDocument:
-    """Drop the candidate; the champion keeps the traffic."""
-    check_epoch(document, epoch)
-    release_id = document.candidate.release_id if document.candidate else "none"
-    return _finish(
-        document, release_id=release_id, outcome=Outcome.ABORTED, before=document.champion, now_s=now_s, reason=reason
-    )
-
-
-def begin_rollback(document: ReleaseDocument, *, epoch: int) -> ReleaseDocument:
-    """Store the intent to return to the previous version."""
-    check_epoch(document, epoch)
-    if document.previous is None:
-        raise StaleWriter(f"no previous version of {document.product!r} to roll back to; release a model twice first")
-    return dataclasses.replace(document, candidate=document.previous, weight_pct=0.0, phase=Phase.ROLLING_BACK)
-
-
-def finish_rollback(document: ReleaseDocument, *, epoch: int, now_s: float, reason: str) -> ReleaseDocument:
+def finish_rollback(
+    document: ReleaseDocument, *, epoch: int, now_s: float, keeps_lease: bool = False
+) -> ReleaseDocument:
     """The previous version is champion again; a rollback has no way back of its own (no ping-pong)."""
     check_epoch(document, epoch)
-    before, target = document.champion, document.candidate
-    return _finish(
+    _require(document, Phase.ROLLING_BACK, "finish a rollback")
+    before, target = document.champion, _candidate(document)
+    done = _finish(
         dataclasses.replace(document, champion=target, previous=None),
-        release_id=before.release_id if before else "none",
         outcome=Outcome.ROLLED_BACK,
         before=before,
         now_s=now_s,
-        reason=reason,
+        reason=document.reason,
     )
+    return dataclasses.replace(done, lease=document.lease) if keeps_lease else done
+
+
+def outcome_of(document: ReleaseDocument, release_id: str) -> HistoryEntry | None:
+    """The newest finished entry of a release or rollback order, or None while it has none."""
+    return next((entry for entry in reversed(document.history) if entry.release_id == release_id), None)
+
+
+def _require(document: ReleaseDocument, phase: Phase, wish: str) -> None:
+    if document.phase is not phase:
+        raise StaleWriter(
+            f"cannot {wish} for {document.product!r}: phase is {document.phase.value!r} of {document.release_id!r}, "
+            f"needed {phase.value!r}; finish or abort what is under way first"
+        )
+
+
+def _candidate(document: ReleaseDocument) -> Version:
+    if document.candidate is None:
+        raise StaleWriter(f"{document.product!r} is {document.phase.value!r} without a candidate; start again")
+    return document.candidate
 
 
 def _finish(
-    document: ReleaseDocument, *, release_id: str, outcome: Outcome, before: Version | None, now_s: float, reason: str
+    document: ReleaseDocument, *, outcome: Outcome, before: Version | None, now_s: float, reason: str
 ) -> ReleaseDocument:
-    after = document.champion
+    after, candidate = document.champion, document.candidate
     entry = HistoryEntry(
-        release_id=release_id,
+        release_id=document.release_id or "none",
         outcome=outcome,
         before=before.digest if before else None,
         after=after.digest if after else None,
         at_s=now_s,
         reason=reason,
+        candidate=candidate.digest if candidate else None,
     )
-    history = (*document.history, entry)[-MAX_HISTORY:]
-    return dataclasses.replace(document, candidate=None, weight_pct=0.0, phase=Phase.IDLE, lease=None, history=history)
+    return dataclasses.replace(
+        document,
+        candidate=None,
+        weight_pct=0.0,
+        phase=Phase.IDLE,
+        release_id=None,
+        reason="",
+        ending=None,
+        lease=None,
+        history=(*document.history, entry)[-MAX_HISTORY:],
+    )

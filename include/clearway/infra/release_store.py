@@ -3,18 +3,26 @@
 from typing import Protocol
 
 from clearway.contracts.release_document import ReleaseDocument
+from clearway.infra.environment import Environment
 
 
 class ReleaseStore(Protocol):
     """One document per product; every implementation passes the same conformance suite."""
 
     def read(self, product: str) -> tuple[ReleaseDocument, int]:
-        """The document and its version number; a fresh document and version 0 if there is none."""
+        """The document and its version number; a fresh document and version 0 if there is none. Raises: Unavailable."""
         ...
 
     def swap(self, document: ReleaseDocument, *, expected_version: int) -> int:
         """Store `document` if the stored version is still `expected_version`; returns the new version.
 
-        Raises: CompareAndSwapFailed if someone else wrote in between.
+        Raises: CompareAndSwapFailed if someone else wrote in between; Unavailable.
         """
         ...
+
+
+def open_release_store(env: Environment) -> ReleaseStore:
+    """The store this environment names: SQLite below home, or any SQLAlchemy URL."""
+    from clearway.infra.sql_release_store import SqlReleaseStore  # noqa: PLC0415 - SQLAlchemy costs 0.3 s to import
+
+    return SqlReleaseStore(env.release_store_url)

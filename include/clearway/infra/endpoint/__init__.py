@@ -1,7 +1,11 @@
 """The live endpoint: load a version, set traffic, and verify what really answers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from clearway.contracts.errors import ConfigError
+from clearway.infra.environment import Environment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -11,6 +15,25 @@ class TrafficState:
     weights_pct: dict[str, float]
     loaded: tuple[str, ...]
     epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedRows:
+    """Rows to score as the product's callers do, with what the prediction log keeps of them.
+
+    Args:
+        columns: names of the values of each row.
+        rows: one sequence of values per row, None where missing.
+        keys: join key per row.
+        event_times: when the predicted thing is scheduled, ISO 8601 UTC, per row.
+        batch_id: batch the rows belong to.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    keys: Sequence[str]
+    event_times: Sequence[str]
+    batch_id: str
 
 
 class Endpoint(Protocol):
@@ -24,7 +47,10 @@ class Endpoint(Protocol):
         ...
 
     def set_weights(self, weights_pct: dict[str, float], *, epoch: int) -> None:
-        """Switch traffic atomically; weights are finite, >= 0 and sum to 100. Raises: StaleWriter, Unavailable."""
+        """Switch traffic atomically. Weights are finite, >= 0 and sum to 100; an empty table takes all traffic away.
+
+        Raises: StaleWriter, ConfigError (bad table, version not loaded; nothing changed), Unavailable.
+        """
         ...
 
     def state(self) -> TrafficState:
@@ -32,9 +58,30 @@ class Endpoint(Protocol):
         ...
 
     def predict(self, rows: list[dict[str, Any]], *, digest: str | None = None) -> tuple[list[float], str]:
-        """Scores and the digest of the model that answered; `digest` asks one loaded version directly (never logged)."""
+        """Scores and the digest of the model that answered; never logged.
+
+        `digest` asks one loaded version directly; without it the live traffic table chooses, as for any caller.
+        Raises: Unavailable (also when nothing takes traffic), ConfigError for rows the model refuses.
+        """
         ...
 
     def unload(self, digest: str, *, epoch: int) -> None:
-        """Drop a version that takes no traffic."""
+        """Drop a version; one that is not loaded is a no-op. Raises: StaleWriter, ConfigError if it takes traffic."""
         ...
+
+    def score_logged(self, batch: LoggedRows) -> tuple[list[float], str]:
+        """Scores and the digest that answered; every row enters the prediction log. Raises as `predict`."""
+        ...
+
+    def flush_log(self) -> None:
+        """Return once every prediction logged before this call can be read from storage. Raises: Unavailable."""
+        ...
+
+
+def open_endpoint(env: Environment) -> Endpoint:
+    """The endpoint this environment names. Raises: ConfigError."""
+    if env.endpoint.kind != "local":
+        raise ConfigError(f"endpoint kind {env.endpoint.kind!r} is not known; allowed: local")
+    from clearway.infra.endpoint.local import LocalEndpoint  # noqa: PLC0415 - only jobs talk to an endpoint
+
+    return LocalEndpoint(env.endpoint.url, token_file=env.admin_token_file, timeout_s=env.endpoint.timeout_s)
