@@ -7,6 +7,7 @@ ClearwayError
 │   ├── BatchQuarantined   late, empty, truncated or schema-changed batch
 │   ├── IntegrityError     bytes that no longer match the digest that names them
 │   └── LeakError          a column or a value that was not known at prediction time
+├── Unmeasurable           no number can be computed: empty, NaN, or one class only               not retryable
 ├── StaleWriter            another holder has a newer fencing epoch; this one must stop            not retryable
 ├── LeaseHeld              another release holds the lease now                                    retryable
 ├── CompareAndSwapFailed   the document changed between read and write                            retryable
@@ -46,6 +47,10 @@ class IntegrityError(DataError):
 
 class LeakError(DataError):
     """A value was used before it could be known."""
+
+
+class Unmeasurable(ClearwayError, ValueError):
+    """A measure has no value on these numbers; a gate turns it into Verdict.ERROR, never into a number."""
 
 
 class StaleWriter(ClearwayError):
