@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from clearway.infra.environment import Environment
+
 
 class JobState(StrEnum):
     """What a runner knows of a job."""
@@ -50,3 +52,10 @@ class JobRunner(Protocol):
     def cancel(self, job_id: str) -> None:
         """Stop the job and all its children; cancelling a finished job does nothing."""
         ...
+
+
+def open_jobs(env: Environment) -> JobRunner:
+    """The runner that `env.jobs.kind` names."""
+    from clearway.infra.jobs.local import LocalJobs  # noqa: PLC0415 - the runner imports this module
+
+    return LocalJobs(env)

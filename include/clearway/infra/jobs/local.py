@@ -1,0 +1,203 @@
+"""Stage jobs as child processes of this machine.
+
+    <home>/jobs/<key>/            one job (the idempotency key)
+        submit.lock               held while somebody decides whether to start an attempt
+        0001/                     one attempt; a new one only after the last one ended without a result
+            inputs.json           what the stage was asked
+            job.json              pid, start time, stage: for people and `status`
+            alive.lock            held by the job itself, from its first instruction to its last
+            log                   stdout and stderr
+            error.json            what the stage said when it refused or failed
+            outputs.json          the result, written last by one rename
+
+A job outlives whoever started it. Whether it lives is asked of the kernel, not of a pid: the job inherits a locked
+file, and the lock ends with the last process that holds it, however it ends. A reused pid cannot be mistaken for the
+job, and there is no moment between the start and the writing of a pid file in which a crash would lose the job.
+"""
+
+import fcntl
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from clearway.contracts import errors
+from clearway.contracts.errors import ClearwayError, ConfigError, JobFailed
+from clearway.infra.environment import Environment
+from clearway.infra.jobs import JobSpec, JobState
+from clearway.infra.jobs.processes import child_variables, end_processes
+
+INPUTS, OUTPUTS, ERROR, LOG, ALIVE, RECORD = (
+    "inputs.json",
+    "outputs.json",
+    "error.json",
+    "log",
+    "alive.lock",
+    "job.json",
+)
+# What every job runs; the stage's name follows.
+CLEARWAY = (sys.executable, "-m", "clearway")
+_KEY = re.compile(r"^[a-z0-9][a-z0-9_-]{0,99}$")
+# Enough for a Python traceback and what led to it, small enough for a task log line.
+LOG_TAIL_BYTES = 4_000
+
+# Popen objects of jobs this very process started, kept so that ended ones can be reaped.
+_children: dict[Path, subprocess.Popen[bytes]] = {}
+
+
+class LocalJobs:
+    """A JobRunner over `<home>/jobs`; any number of processes may use the same folder."""
+
+    def __init__(self, env: Environment, *, command: tuple[str, ...] = CLEARWAY) -> None:
+        self._env = env
+        self._command = command
+        self._root = env.home / "jobs"
+
+    def submit(self, spec: JobSpec) -> str:
+        """Start the job, or return the id of the attempt that runs or succeeded under the same key."""
+        if not _KEY.match(spec.key):
+            raise ConfigError(f"job key {spec.key!r} is not allowed; use {_KEY.pattern}")
+        folder = self._root / spec.key
+        folder.mkdir(parents=True, exist_ok=True)
+        with _locked(folder / "submit.lock"):
+            last = _last_attempt(folder)
+            if last and self.state(_job_id(last)) is not JobState.FAILED:
+                return _job_id(last)
+            if last:
+                # A dead attempt may have left workers behind; two attempts must never write side by side.
+                end_processes(_job_id(last), grace_s=0)
+            attempt = folder / f"{(int(last.name) if last else 0) + 1:04d}"
+            self._start(spec, attempt)
+            return _job_id(attempt)
+
+    def state(self, job_id: str) -> JobState:
+        """Current state; an id nobody started is FAILED."""
+        folder = self._folder(job_id)
+        # Asked before the outcome is read: a job that ends in between is seen as running once more, never as lost.
+        is_alive = _is_locked(folder / ALIVE)
+        _reap(folder)
+        if (folder / OUTPUTS).exists():
+            return JobState.SUCCEEDED
+        return JobState.RUNNING if is_alive else JobState.FAILED
+
+    def result(self, job_id: str) -> str:
+        """JSON text of the stage's Outputs.
+
+        Raises: the ClearwayError the stage itself raised, if it could still write it down; JobFailed otherwise.
+        """
+        folder = self._folder(job_id)
+        if (folder / OUTPUTS).exists():
+            return (folder / OUTPUTS).read_text(encoding="utf-8")
+        if (folder / ERROR).exists():
+            raise _recorded_error(folder / ERROR)
+        if self.state(job_id) is JobState.RUNNING:
+            raise JobFailed(f"job {job_id} still runs; wait for it before asking for its result")
+        raise JobFailed(
+            f"job {job_id} ended without a result (killed, or out of memory); run the task again. End of its log:\n"
+            f"{_log_tail(folder)}"
+        )
+
+    def read_log(self, job_id: str, offset: int) -> tuple[str, int]:
+        """Log text from byte `offset`, whole lines only while the job runs, and the next offset."""
+        path = self._folder(job_id) / LOG
+        if not path.exists():
+            return "", offset
+        with path.open("rb") as file:
+            file.seek(offset)
+            data = file.read()
+        if _is_locked(path.with_name(ALIVE)):
+            data = data[: data.rfind(b"\n") + 1]
+        return data.decode("utf-8", errors="replace"), offset + len(data)
+
+    def cancel(self, job_id: str) -> None:
+        """Stop every process of the job, politely first; a finished job is left alone."""
+        if self.state(job_id) is JobState.RUNNING:
+            end_processes(job_id, grace_s=5)
+
+    def running(self) -> list[str]:
+        """Ids of the jobs alive now, for `status`, `stop` and the reconciler."""
+        folders = (_last_attempt(key) for key in sorted(self._root.glob("*")) if key.is_dir())
+        ids = (_job_id(folder) for folder in folders if folder is not None)
+        return [job_id for job_id in ids if self.state(job_id) is JobState.RUNNING]
+
+    def _start(self, spec: JobSpec, attempt: Path) -> None:
+        attempt.mkdir()
+        (attempt / INPUTS).write_text(spec.inputs_json, encoding="utf-8")
+        job_id = _job_id(attempt)
+        command = [*self._command, spec.stage, "--inputs-file", str(attempt / INPUTS)]
+        command += ["--outputs-file", str(attempt / OUTPUTS)]
+        with (attempt / LOG).open("ab") as log, _locked(attempt / ALIVE) as handle:
+            child = subprocess.Popen(  # noqa: S603 - our own interpreter and module, arguments are paths we made
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=child_variables(self._env, job_id),
+                start_new_session=True,
+                pass_fds=(handle,),
+            )
+        _children[attempt] = child
+        record = {"pid": child.pid, "stage": spec.stage, "attempt": int(attempt.name)}
+        (attempt / RECORD).write_text(json.dumps(record), encoding="utf-8")
+
+    def _folder(self, job_id: str) -> Path:
+        key, _, attempt = job_id.rpartition(".")
+        if not _KEY.match(key) or not attempt.isdigit():
+            raise ConfigError(f"job id {job_id!r} is not one of ours; ids look like <key>.0001")
+        return self._root / key / attempt
+
+
+def _reap(folder: Path) -> None:
+    child = _children.get(folder)
+    if child is not None and child.poll() is not None:
+        del _children[folder]
+
+
+def _log_tail(folder: Path) -> str:
+    data = (folder / LOG).read_bytes() if (folder / LOG).exists() else b""
+    return data[-LOG_TAIL_BYTES:].decode("utf-8", errors="replace")
+
+
+def _job_id(attempt: Path) -> str:
+    return f"{attempt.parent.name}.{attempt.name}"
+
+
+def _last_attempt(folder: Path) -> Path | None:
+    attempts = sorted(p for p in folder.iterdir() if p.is_dir() and p.name.isdigit())
+    return attempts[-1] if attempts else None
+
+
+def _recorded_error(path: Path) -> ClearwayError:
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    found = getattr(errors, raw["error"], None)
+    if isinstance(found, type) and issubclass(found, ClearwayError):
+        return found(raw["text"])
+    return JobFailed(f"{raw['error']}: {raw['text']}")
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[int]:
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        handle = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False

@@ -1,0 +1,91 @@
+"""What a job's process is given, and how all processes of a job are found and ended."""
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import psutil
+
+from clearway.contracts.errors import JobFailed
+from clearway.infra.environment import PREFIX, Environment
+
+# Rounds of SIGKILL, one second each: a process that survives this is stuck inside the kernel.
+MAX_KILLS = 30
+JOB_VARIABLE = "CLEARWAY_JOB_ID"
+# A job needs nothing of its orchestrator; these may hold its secrets and tokens.
+_DROPPED_PREFIXES = ("AIRFLOW", "_AIRFLOW", PREFIX)
+# Libraries that phone home unless told not to.
+_SILENT = {"DO_NOT_TRACK": "1", "GX_ANALYTICS_ENABLED": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+
+
+def child_variables(env: Environment, job_id: str) -> dict[str, str]:
+    """Environment variables of a job: this process's own, without the orchestrator's, plus `env` spelled out.
+
+    Thread pools are sized before the first import, and idle threads sleep instead of spinning: with two cores a
+    spinning pool of one library slows down every other (OMP_WAIT_POLICY).
+    """
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(_DROPPED_PREFIXES)}
+    threads = str(env.jobs.num_threads)
+    pools = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
+    return {
+        **kept,
+        **pools,
+        **_SILENT,
+        **environment_variables(env),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "PYTHONUNBUFFERED": "1",
+        "PYSPARK_PYTHON": sys.executable,
+        JOB_VARIABLE: job_id,
+    }
+
+
+def environment_variables(env: Environment) -> dict[str, str]:
+    """The variables from which `Environment.load` makes an equal environment in another process."""
+    settings = env.model_dump(mode="json", exclude={"name"})
+    return {"CLEARWAY_ENV": env.name, **dict(_flat(settings, PREFIX))}
+
+
+def _flat(settings: Mapping[str, Any], prefix: str) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for name, value in settings.items():
+        path = f"{prefix}{name.upper()}"
+        found += _flat(value, f"{path}__") if isinstance(value, dict) else [(path, str(value))]
+    return found
+
+
+def processes_of(job_id: str) -> list[psutil.Process]:
+    """Every live process of this user that carries the job's mark, wherever it was re-parented to."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(JOB_VARIABLE) == job_id and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue  # ended meanwhile, or another user's: not ours to stop
+    return found
+
+
+def end_processes(job_id: str, *, grace_s: float) -> None:
+    """SIGTERM, `grace_s` seconds to finish, then SIGKILL, until no process carries the mark.
+
+    Raises: JobFailed if one survives.
+    """
+    processes = processes_of(job_id)
+    if grace_s > 0:
+        _signal(processes, "terminate")
+        psutil.wait_procs(processes, timeout=grace_s)
+    for _ in range(MAX_KILLS):
+        if not (alive := processes_of(job_id)):
+            return
+        _signal(alive, "kill")
+        psutil.wait_procs(alive, timeout=1)
+    raise JobFailed(f"processes of job {job_id} do not die: {processes_of(job_id)}; look at them before trying again")
+
+
+def _signal(processes: list[psutil.Process], verb: str) -> None:
+    for process in processes:
+        try:
+            getattr(process, verb)()
+        except psutil.NoSuchProcess:
+            continue
