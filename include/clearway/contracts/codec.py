@@ -22,7 +22,8 @@ def to_jsonable(value: Any) -> Any:
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
     raise TypeError(
-        f"{type(value).__name__} value {value!r} has no JSON form; allowed: dataclass, enum, dict, list, tuple, str, number, None"
+        f"{type(value).__name__} value {value!r} has no JSON form; "
+        "allowed: dataclass, enum, dict, list, tuple, str, number, None"
     )
 
 
@@ -39,14 +40,37 @@ def _rebuild(annotation: Any, value: Any, *, where: str) -> Any:
         (inner,) = (a for a in args if a is not type(None))
         return _rebuild(inner, value, where=where)
     if origin is tuple:
-        return tuple(_rebuild(args[0], v, where=where) for v in value)
+        return _rebuild_tuple(args, _checked(value, list, where=where), where=where)
     if origin is dict:
-        return {k: _rebuild(args[1], v, where=f"{where}[{k}]") for k, v in value.items()}
+        items = _checked(value, dict, where=where).items()
+        return {k: _rebuild(args[1], v, where=f"{where}[{k}]") for k, v in items}
     if dataclasses.is_dataclass(annotation):
         return _rebuild_dataclass(annotation, value, where=where)
     if isinstance(annotation, type) and issubclass(annotation, Enum):
-        return annotation(value)
-    return float(value) if annotation is float and isinstance(value, int) else value
+        return _rebuild_enum(annotation, value, where=where)
+    if annotation is float and type(value) is int:
+        return float(value)
+    return _checked(value, annotation, where=where) if annotation in (str, int, float, bool) else value
+
+
+def _checked(value: Any, kind: type, *, where: str) -> Any:
+    if type(value) is not kind:  # not isinstance: True is no 1
+        raise ValueError(f"{where}: got {value!r}; allowed: {kind.__name__}")
+    return value
+
+
+def _rebuild_tuple(args: tuple[Any, ...], values: list[Any], *, where: str) -> tuple[Any, ...]:
+    kinds = [args[0]] * len(values) if args[-1] is Ellipsis else list(args)
+    if len(kinds) != len(values):
+        raise ValueError(f"{where}: got {len(values)} values; allowed: exactly {len(kinds)}")
+    return tuple(_rebuild(k, v, where=f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, values, strict=True)))
+
+
+def _rebuild_enum(kind: type[Enum], value: Any, *, where: str) -> Enum:
+    try:
+        return kind(value)
+    except ValueError as error:
+        raise ValueError(f"{where}: got {value!r}; allowed: {[member.value for member in kind]}") from error
 
 
 def _rebuild_dataclass(cls: Any, value: Any, *, where: str) -> Any:

@@ -1,10 +1,12 @@
 """References: what tasks hand on instead of data. Each is an address plus the digest of what lies there."""
 
+import re
 from dataclasses import dataclass
 
 SCHEMA_VERSION = 1
 # XCom rows are read by every UI page of a run; a reference must stay far below a kilobyte.
 MAX_REFERENCE_BYTES = 1024
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +24,7 @@ class Ref:
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
-        if len(self.digest) != 64 or not set(self.digest) <= set("0123456789abcdef"):
+        if not _DIGEST.fullmatch(self.digest):
             raise ValueError(
                 f"digest {self.digest!r} is not 64 lowercase hex characters; pass the SHA-256 of the manifest"
             )
