@@ -1,5 +1,7 @@
 """Landed tables of the flights product, made from the package's CSV files. Pure: tables in, tables out."""
 
+from collections.abc import Callable
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -60,7 +62,7 @@ def _clocked(flights: pa.Table, *, zones: dict[str, str]) -> pa.Table:
 
 
 def _keys(flights: pa.Table) -> Column:
-    """`2013-01-01-UA-1545-EWR`: one Southwest number leaves two airports on one day, so the origin belongs to the key."""
+    """`2013-01-01-UA-1545-EWR`: one Southwest number leaves two airports on one day, so the origin belongs to it."""
 
     def text(name: str, width: int = 0) -> Column:
         return pc.utf8_lpad(pc.cast(flights[name], pa.string()), width=width, padding="0")
@@ -109,3 +111,50 @@ def _weather(weather: pa.Table) -> pa.Table:
     numbers = ["temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib"]
     columns = {"origin": weather["origin"], "time_utc": pc.cast(weather["time_hour"], INSTANT)}
     return pa.table(columns | {name: pc.cast(weather[name], pa.float64()) for name in numbers})
+
+
+def plant(fault: str, tables: dict[str, pa.Table]) -> dict[str, pa.Table]:
+    """One landed batch with an announced fault. Raises: ValueError for a name that is not in FAULTS."""
+    if fault not in FAULTS:
+        raise ValueError(f"fault {fault!r} is unknown; allowed: {sorted(FAULTS)}")
+    return {**tables, **FAULTS[fault](tables)}
+
+
+def _unit_change(tables: dict[str, pa.Table]) -> dict[str, pa.Table]:
+    """The weather feed turns metric: degrees Celsius, metres per second, kilometres."""
+    weather = tables["weather"]
+    for name, factor in {"wind_speed": 0.44704, "wind_gust": 0.44704, "visib": 1.609344}.items():
+        weather = _replaced(weather, name, pc.multiply(weather[name], factor))
+    for name in ("temp", "dewp"):
+        weather = _replaced(weather, name, pc.divide(pc.subtract(weather[name], 32.0), 1.8))
+    return {"weather": weather}
+
+
+def _feed_outage(tables: dict[str, pa.Table]) -> dict[str, pa.Table]:
+    """Newark falls silent: no weather observations and no departure events, while its flights stay in the schedule."""
+    weather, flights = tables["weather"], tables["flights"]
+    is_silent = pc.equal(flights["origin"], "EWR")
+    for name in ("dep_time_utc", "dep_delay"):
+        nothing = pa.nulls(len(flights), flights.schema.field(name).type)
+        flights = _replaced(flights, name, pc.if_else(is_silent, nothing, flights[name]))
+    return {"weather": weather.filter(pc.not_equal(weather["origin"], "EWR")), "flights": flights}
+
+
+def _carrier_remap(tables: dict[str, pa.Table]) -> dict[str, pa.Table]:
+    """Carrier codes are handed on by one place in their alphabet, as after a botched mapping table."""
+    flights = tables["flights"]
+    known = sorted(c for c in flights["carrier"].unique().to_pylist() if c is not None)
+    handed_on = dict(zip(known, [*known[1:], *known[:1]], strict=True))
+    codes = pa.array([handed_on.get(code) for code in flights["carrier"].to_pylist()], pa.string())
+    return {"flights": _replaced(flights, "carrier", codes)}
+
+
+def _replaced(table: pa.Table, name: str, values: Column) -> pa.Table:
+    return table.set_column(table.schema.get_field_index(name), name, values)
+
+
+FAULTS: dict[str, Callable[[dict[str, pa.Table]], dict[str, pa.Table]]] = {
+    "unit_change": _unit_change,
+    "feed_outage": _feed_outage,
+    "carrier_remap": _carrier_remap,
+}
