@@ -8,7 +8,7 @@ from clearway.contracts.verdict import Verdict
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """`answer` is what was decided: by a person (`approve` or `reject`), by the local profile (`auto`), or `not_required`."""
+    """`answer`: by a person (`approve` or `reject`), by the local profile (`auto`), or `not_required`."""
 
     product: str
     release_id: str

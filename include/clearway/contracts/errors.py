@@ -7,6 +7,7 @@ ClearwayError
 │   ├── BatchQuarantined   late, empty, truncated or schema-changed batch
 │   ├── IntegrityError     bytes that no longer match the digest that names them
 │   └── LeakError          a column or a value that was not known at prediction time
+├── NotApproved            the bytes at hand were never approved, or were rejected                  not retryable
 ├── Unmeasurable           no number can be computed: empty, NaN, or one class only               not retryable
 ├── StaleWriter            another holder has a newer fencing epoch; this one must stop            not retryable
 ├── LeaseHeld              another release holds the lease now                                    retryable
@@ -47,6 +48,10 @@ class IntegrityError(DataError):
 
 class LeakError(DataError):
     """A value was used before it could be known."""
+
+
+class NotApproved(ClearwayError):
+    """No approval on record covers exactly these bytes."""
 
 
 class Unmeasurable(ClearwayError, ValueError):
