@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pydantic
-import yaml
 
 from clearway.contracts.errors import ConfigError
+from clearway.strict_yaml import read_yaml
 
 PREFIX = "CLEARWAY__"
 
@@ -103,7 +103,7 @@ class Environment(Section):
             raise ConfigError(f"CLEARWAY_ENV={name!r} has no file conf/{name}.yaml; allowed: {allowed}")
         merged: dict[str, Any] = {"name": name}
         for part in ("base", name):
-            _merge(merged, yaml.safe_load((conf / f"{part}.yaml").read_text(encoding="utf-8")) or {})
+            _merge(merged, read_yaml(conf / f"{part}.yaml").value or {})
         for key, value in sorted(env.items()):
             if key.startswith(PREFIX):
                 _merge(merged, _nested(key.removeprefix(PREFIX).lower().split("__"), value))
@@ -112,8 +112,10 @@ class Environment(Section):
         except pydantic.ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(p) for p in first["loc"])
+            variable = PREFIX + where.upper().replace(".", "__")
             raise ConfigError(
-                f"setting {where!r} is {first.get('input')!r}: {first['msg']}; see conf/ or {PREFIX}{where.upper().replace('.', '__')}"
+                f"setting {where!r} is {first.get('input')!r}: {first['msg']}; "
+                f"correct include/conf/ or the variable {variable}"
             ) from error
 
     @property

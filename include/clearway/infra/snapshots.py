@@ -13,6 +13,7 @@ from typing import Any
 
 from clearway.contracts.errors import IntegrityError
 from clearway.contracts.manifest import FileEntry, Manifest
+from clearway.infra.faults import fault
 from clearway.infra.storage import Storage, join
 
 MANIFEST = "manifest.json"
@@ -57,6 +58,7 @@ def seal(storage: Storage, attempt: str, *, num_rows: Mapping[str, int], facts: 
             )
         )
     manifest = Manifest(files=tuple(sorted(entries, key=lambda e: e.name)), facts=facts)
+    fault("snapshots.before_manifest")
     storage.write(join(attempt, MANIFEST), manifest.to_json())
     return Snapshot(uri=attempt, manifest=manifest)
 
@@ -64,6 +66,7 @@ def seal(storage: Storage, attempt: str, *, num_rows: Mapping[str, int], facts: 
 def publish(storage: Storage, base: str, snapshot: Snapshot) -> None:
     """Make `snapshot` the current one of `base`, in one write."""
     folder = snapshot.uri.removeprefix(base.rstrip("/") + "/")
+    fault("snapshots.before_pointer")
     storage.write(join(base, POINTER), json.dumps({"folder": folder, "digest": snapshot.digest}).encode())
 
 
@@ -81,7 +84,8 @@ def open_snapshot(storage: Storage, uri: str, *, digest: str) -> Snapshot:
     manifest = Manifest.from_json(storage.read(join(uri, MANIFEST)))
     if manifest.digest != digest:
         raise IntegrityError(
-            f"manifest at {uri} has digest {manifest.digest}, expected {digest}; the snapshot was changed, make it again"
+            f"manifest at {uri} has digest {manifest.digest}, expected {digest}; "
+            "the snapshot was changed, make it again"
         )
     return Snapshot(uri=uri, manifest=manifest)
 

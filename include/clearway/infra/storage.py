@@ -8,6 +8,7 @@ from typing import Protocol
 from urllib.parse import unquote, urlparse
 
 from clearway.contracts.errors import ConfigError
+from clearway.infra.faults import fault
 
 
 class Storage(Protocol):
@@ -69,7 +70,9 @@ class LocalStorage:
 
     def write(self, uri: str, data: bytes) -> None:
         path = to_path(uri)
-        os.replace(_write_temporary(path, data), path)
+        temporary = _write_temporary(path, data)
+        fault("storage.before_rename")
+        temporary.replace(path)
         _fsync_folder(path.parent)
 
     def create(self, uri: str, data: bytes) -> bool:

@@ -1,0 +1,67 @@
+from pathlib import Path
+
+import pytest
+
+from clearway.contracts.errors import ConfigError
+from clearway.infra.environment import Environment, project_root
+
+
+def test_the_local_environment_needs_no_variables() -> None:
+    env = Environment.load({})
+    assert (env.name, env.storage.kind, env.spark.engine, env.approve.mode) == ("local", "local", "sail", "auto")
+    assert env.home == project_root() / ".clearway"
+    assert env.products == project_root() / "include" / "products"
+
+
+def test_everything_unset_lies_below_home(tmp_path: Path) -> None:
+    env = Environment.load({"CLEARWAY__HOME": str(tmp_path)})
+    assert env.store_root == (tmp_path / "store").as_uri()
+    assert env.release_store_url == f"sqlite:///{tmp_path}/release.db"
+    assert env.tracking_uri == f"sqlite:///{tmp_path}/mlflow/mlflow.db"
+    assert env.admin_token_file == tmp_path / "serving" / "admin.token"
+
+
+def test_variables_override_the_files() -> None:
+    env = Environment.load(
+        {
+            "CLEARWAY__SPARK__ENGINE": "jvm",
+            "CLEARWAY__JOBS__NUM_THREADS": "3",
+            "CLEARWAY__STORAGE__ROOT": "file:///elsewhere",
+            "CLEARWAY__RELEASE_STORE__URL": "postgresql+psycopg2://host/db",
+            "CLEARWAY__ENDPOINT__ADMIN_TOKEN_FILE": "/run/secrets/token",
+            "UNRELATED": "x",
+        }
+    )
+    assert (env.spark.engine, env.jobs.num_threads, env.store_root) == ("jvm", 3, "file:///elsewhere")
+    assert env.release_store_url == "postgresql+psycopg2://host/db"
+    assert env.admin_token_file == Path("/run/secrets/token")
+    assert env.jobs.poll_s == 0.1, "neighbours of an overridden value keep theirs"
+
+
+@pytest.mark.parametrize(
+    ("variables", "fragments"),
+    [
+        ({"CLEARWAY_ENV": "moon"}, ["CLEARWAY_ENV='moon'", "allowed: ['local']"]),
+        ({"CLEARWAY__SPARK__ENGINE": "flink"}, ["'spark.engine' is 'flink'", "CLEARWAY__SPARK__ENGINE", "'sail' or"]),
+        ({"CLEARWAY__JOBS__NUM_THREADS": "0"}, ["'jobs.num_threads' is '0'", "greater than or equal to 1"]),
+        ({"CLEARWAY__JOBS__NUM_THREADS": "two"}, ["'jobs.num_threads' is 'two'", "integer"]),
+        ({"CLEARWAY__SPARC__ENGINE": "jvm"}, ["'sparc'", "Extra inputs are not permitted"]),
+        ({"CLEARWAY__SPARK__ENGINE__X": "jvm"}, ["'spark.engine'"]),
+    ],
+    ids=lambda v: next(iter(v.items()), None) if isinstance(v, dict) else "",
+)
+def test_a_wrong_setting_is_named_with_value_and_allowed(variables: dict[str, str], fragments: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Environment.load(variables)
+    for fragment in fragments:
+        assert fragment in str(caught.value)
+
+
+def test_an_environment_cannot_be_changed(env: Environment) -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        env.name = "other"  # type: ignore[misc]
+
+
+def test_the_fixture_stays_in_its_own_folder(env: Environment, tmp_path: Path) -> None:
+    assert env.home.is_relative_to(tmp_path)
+    assert env.store_root.startswith(tmp_path.as_uri())
