@@ -1,0 +1,79 @@
+"""What the stack consists of: one command line per component, in starting order."""
+
+import signal
+import sys
+from dataclasses import dataclass
+
+from clearway.launch.paths import StackPaths
+from clearway.launch.ports import LOOPBACK, Ports
+
+AIRFLOW_PARTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+# First those that start work; tasks still need the API server to report; the endpoint serves to the last.
+STOP_ORDER = ("scheduler", "triggerer", "dag-processor", "api-server", "mlflow", "endpoint")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Component:
+    """One child process.
+
+    Args:
+        needs_database: start only after Airflow's database is migrated.
+        stop_signal: what makes it leave in good order; api servers drain on SIGTERM, Airflow's jobs end on SIGINT.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    needs_database: bool = False
+    stop_signal: signal.Signals = signal.SIGTERM
+
+
+def components(*, ports: Ports, paths: StackPaths, product: str) -> tuple[Component, ...]:
+    """All components, slowest first: they start at the same time on few cores."""
+    python = (sys.executable, "-m")
+    airflow = (*python, "airflow")
+    return (
+        Component(name="mlflow", command=_mlflow(ports=ports, paths=paths)),
+        Component(
+            name="endpoint",
+            command=(*python, "clearway.serve", "--product", product, "--port", str(ports.endpoint)),
+        ),
+        Component(name="api-server", command=(*airflow, "api-server"), needs_database=True),
+        Component(
+            name="scheduler",
+            # Without the log servers: they would listen on every interface, and the UI reads the files itself.
+            command=(*airflow, "scheduler", "--skip-serve-logs"),
+            needs_database=True,
+            stop_signal=signal.SIGINT,
+        ),
+        Component(
+            name="dag-processor",
+            command=(*airflow, "dag-processor"),
+            needs_database=True,
+            stop_signal=signal.SIGINT,
+        ),
+        Component(
+            name="triggerer",
+            command=(*airflow, "triggerer", "--skip-serve-logs"),
+            needs_database=True,
+            stop_signal=signal.SIGINT,
+        ),
+    )
+
+
+def _mlflow(*, ports: Ports, paths: StackPaths) -> tuple[str, ...]:
+    return (
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--host",
+        LOOPBACK,
+        "--port",
+        str(ports.mlflow),
+        "--workers",
+        "1",
+        "--backend-store-uri",
+        f"sqlite:///{paths.mlflow / 'mlflow.db'}",
+        "--artifacts-destination",
+        str(paths.mlflow / "artifacts"),
+    )

@@ -1,0 +1,50 @@
+"""Which loopback ports the stack takes, and what happens when they are taken."""
+
+import dataclasses
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from clearway.contracts.errors import ConfigError
+
+LOOPBACK = "127.0.0.1"
+# How far above a wanted port a free one is looked for.
+SEARCH_SPAN = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """TCP ports on 127.0.0.1: `airflow` (UI and REST), `mlflow` (UI), `endpoint` (model server)."""
+
+    airflow: int = 8080
+    mlflow: int = 5000
+    endpoint: int = 8890
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on 127.0.0.1:`port` now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
+def choose_ports(wanted: Ports, *, is_free: Callable[[int], bool] = is_free) -> tuple[Ports, tuple[str, ...]]:
+    """Wanted ports, each replaced by the next free one if it is taken, and a sentence per replacement.
+
+    Raises: ConfigError if nothing is free within SEARCH_SPAN of a wanted port.
+    """
+    chosen: dict[str, int] = {}
+    notes = []
+    for name, port in dataclasses.asdict(wanted).items():
+        candidates = range(port, min(port + SEARCH_SPAN, 65536))
+        found = next((p for p in candidates if p not in chosen.values() and is_free(p)), None)
+        if found is None:
+            raise ConfigError(f"no free port for {name} in {port} to {port + SEARCH_SPAN - 1}; pass --{name}-port")
+        if found != port:
+            notes.append(f"port {port} for {name} is taken by another program; using {found} instead")
+        chosen[name] = found
+    return Ports(**chosen), tuple(notes)

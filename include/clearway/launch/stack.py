@@ -1,0 +1,192 @@
+"""Find, start and stop the stack of one home folder; what every sub-command builds on."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import monotonic, sleep
+
+import psutil
+
+from clearway.contracts.errors import ConfigError, Unavailable
+from clearway.infra.clock import SystemClock
+from clearway.infra.environment import Endpoint, Environment, Tracking, project_root
+from clearway.launch import process
+from clearway.launch.airflow_env import STACK_MARK, airflow_env
+from clearway.launch.paths import StackPaths
+from clearway.launch.ports import Ports, choose_ports
+from clearway.launch.secret_keys import load_secret_keys
+from clearway.launch.state import Phase, StackState, forget_state, is_running, load_state, supervisor_lock
+from clearway.launch.supervisor import Supervisor
+
+logger = logging.getLogger("clearway.launch")
+
+POLL_S = 0.2
+# A supervisor writes its state within its first second; the interpreter and imports before that take 1-3 s.
+FIRST_SIGN_TIMEOUT_S = 30.0
+READY_TIMEOUT_S = 240.0
+# Two waves of STOP_TIMEOUT_S, and the rest.
+STOP_TIMEOUT_S = 60.0
+
+OnChange = Callable[[StackState], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StackWish:
+    """How a stack should be started: the product its endpoint serves, and the ports tried first."""
+
+    product: str
+    ports: Ports = field(default_factory=Ports)
+
+
+def stack_paths(env: Environment) -> StackPaths:
+    """Where the stack of this environment keeps its files."""
+    return StackPaths(home=env.home.resolve(), root=project_root())
+
+
+def connected(env: Environment, state: StackState) -> Environment:
+    """The environment with the addresses that the running stack really took."""
+    endpoint = Endpoint(**{**env.endpoint.model_dump(), "url": state.endpoint_url})
+    return env.model_copy(update={"endpoint": endpoint, "tracking": Tracking(uri=state.mlflow_url)})
+
+
+def running_stack(env: Environment) -> StackState | None:
+    """State of the stack that runs now; None if none does."""
+    paths = stack_paths(env)
+    return load_state(paths) if is_running(paths) else None
+
+
+def supervise(env: Environment, wish: StackWish, *, on_change: OnChange) -> int | None:
+    """Run the stack in this process until a signal; its exit code, or None if another supervisor runs already."""
+    paths = stack_paths(env)
+    paths.make()
+    with supervisor_lock(paths) as is_mine:
+        if not is_mine:
+            return None
+        clean_up_after_a_dead_supervisor(paths)
+        ports, notes = choose_ports(wish.ports)
+        for note in notes:
+            logger.warning("%s", note)
+        variables = _child_variables(paths, ports)
+        supervisor = Supervisor(
+            paths=paths,
+            ports=ports,
+            env=variables,
+            product=wish.product,
+            notes=notes,
+            clock=SystemClock(),
+            on_change=on_change,
+        )
+        return supervisor.run()
+
+
+def _child_variables(paths: StackPaths, ports: Ports) -> dict[str, str]:
+    ours = airflow_env(ports=ports, paths=paths, keys=load_secret_keys(paths.keys))
+    inherited = os.environ.get("PYTHONPATH", "")
+    return os.environ | ours | {"PYTHONPATH": ":".join(filter(None, (ours["PYTHONPATH"], inherited)))}
+
+
+def ensure_stack(env: Environment, wish: StackWish, *, on_change: OnChange) -> tuple[StackState, bool]:
+    """The ready stack and whether this call started it. Raises: Unavailable if it does not become healthy."""
+    paths = stack_paths(env)
+    paths.make()
+    is_new = not is_running(paths)
+    child = _spawn_supervisor(env, wish, paths) if is_new else None
+    try:
+        return _wait_ready(paths, child, on_change=on_change), is_new
+    except BaseException:
+        if is_new:
+            stop_stack(env, on_change=on_change)
+        raise
+
+
+def _spawn_supervisor(env: Environment, wish: StackWish, paths: StackPaths) -> subprocess.Popen[bytes]:
+    ports = wish.ports
+    command = (
+        *(sys.executable, "-m", "clearway", "up", "--product", wish.product),
+        *("--airflow-port", str(ports.airflow), "--mlflow-port", str(ports.mlflow)),
+        *("--endpoint-port", str(ports.endpoint)),
+    )
+    variables = os.environ | {"CLEARWAY__HOME": str(env.home.resolve())}
+    return process.start(command, env=variables, log=paths.log("supervisor"), cwd=paths.root)
+
+
+def _wait_ready(paths: StackPaths, child: subprocess.Popen[bytes] | None, *, on_change: OnChange) -> StackState:
+    begin_s, last = monotonic(), None
+    while monotonic() - begin_s < READY_TIMEOUT_S:
+        state = load_state(paths) if is_running(paths) else None
+        if state is not None and state != last:
+            on_change(state)
+            last = state
+        if state is not None and state.phase is Phase.READY:
+            return state
+        no_sign = state is None and monotonic() - begin_s > FIRST_SIGN_TIMEOUT_S
+        if no_sign or (child is not None and child.poll() is not None):
+            break
+        sleep(POLL_S)
+    raise Unavailable(
+        f"the stack was not healthy after {monotonic() - begin_s:.0f} s; read {paths.log('supervisor')} and the files"
+        f" beside it, then run `make stop` and try again"
+    )
+
+
+def stop_stack(env: Environment, *, on_change: OnChange) -> bool:
+    """Stop the running stack and wait until every process is gone; False if none ran. Raises: Unavailable."""
+    paths = stack_paths(env)
+    state = load_state(paths)
+    if not is_running(paths):
+        found = clean_up_after_a_dead_supervisor(paths)
+        return found > 0
+    if state is None:
+        raise ConfigError(f"a stack is starting or stopping in {paths.home}; wait a few seconds and try again")
+    os.kill(state.supervisor_pid, signal.SIGTERM)
+    deadline, last = monotonic() + STOP_TIMEOUT_S, None
+    while is_running(paths):
+        state = load_state(paths) or state
+        if state != last:
+            on_change(state)
+            last = state
+        if monotonic() > deadline:
+            raise Unavailable(
+                f"supervisor {state.supervisor_pid} did not stop within {STOP_TIMEOUT_S:.0f} s;"
+                f" read {paths.log('supervisor')}"
+            )
+        sleep(POLL_S)
+    return True
+
+
+def clean_up_after_a_dead_supervisor(paths: StackPaths) -> int:
+    """End what a killed supervisor left behind; returns the number of processes. Call while no stack runs."""
+    state = load_state(paths)
+    recorded = {c.pid: c.created_s for c in state.components} if state else {}
+    orphans = [p for pid, created in recorded.items() if process.is_same_process(pid, created) for p in _family(pid)]
+    found = {p.pid: p for p in (*orphans, *_marked(paths))}
+    if found:
+        logger.warning("ending %d processes left behind by a supervisor that was killed", len(found))
+        process.end_all(found.values(), timeout_s=10.0)
+    forget_state(paths)
+    return len(found)
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    try:
+        head = psutil.Process(pid)
+        return [head, *head.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _marked(paths: StackPaths) -> list[psutil.Process]:
+    """Processes started by a stack of this home: tasks and jobs that lost their parents still carry its mark."""
+    found = []
+    for candidate in psutil.process_iter():
+        try:
+            variables = candidate.environ() if candidate.pid != os.getpid() else {}
+        except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+        if variables.get(STACK_MARK) == str(paths.home):
+            found.append(candidate)
+    return found

@@ -1,0 +1,123 @@
+"""What is known about the running stack: a small file that everyone may read, a lock that its supervisor holds."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from clearway.contracts.codec import from_jsonable, to_jsonable
+from clearway.launch.paths import StackPaths
+from clearway.launch.ports import LOOPBACK, Ports
+
+
+class Phase(StrEnum):
+    """Life of a stack."""
+
+    STARTING = "starting"
+    READY = "ready"
+    STOPPING = "stopping"
+
+
+class Health(StrEnum):
+    """What is known of one component."""
+
+    WAITING = "waiting"
+    STARTING = "starting"
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComponentState:
+    """One child process. `created_s` (Unix) tells it from a later process with the same number."""
+
+    name: str
+    health: Health = Health.WAITING
+    detail: str = ""
+    pid: int = 0
+    created_s: float = 0.0
+    num_restarts: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StackState:
+    """Everything a second process needs to find and judge the first.
+
+    Args:
+        supervisor_pid: process to signal for a clean stop; `supervisor_created_s` identifies it.
+        ready_after_s: seconds from start to all healthy; 0 until then.
+        memory_bytes, peak_memory_bytes: proportional set size of supervisor and all descendants, sampled.
+    """
+
+    supervisor_pid: int
+    supervisor_created_s: float
+    phase: Phase
+    ports: Ports
+    started_s: float
+    ready_after_s: float = 0.0
+    memory_bytes: int = 0
+    peak_memory_bytes: int = 0
+    notes: tuple[str, ...] = ()
+    components: tuple[ComponentState, ...] = field(default=())
+
+    @property
+    def airflow_url(self) -> str:
+        return f"http://{LOOPBACK}:{self.ports.airflow}"
+
+    @property
+    def mlflow_url(self) -> str:
+        return f"http://{LOOPBACK}:{self.ports.mlflow}"
+
+    @property
+    def endpoint_url(self) -> str:
+        return f"http://{LOOPBACK}:{self.ports.endpoint}"
+
+
+def save_state(paths: StackPaths, state: StackState) -> None:
+    """Replace the state file in one step."""
+    temporary = paths.run / f".state-{os.getpid()}"
+    temporary.write_text(json.dumps(to_jsonable(state), indent=1), encoding="utf-8")
+    temporary.replace(paths.run / "state.json")
+
+
+def load_state(paths: StackPaths) -> StackState | None:
+    """The last written state, of a running or a dead stack; None if there never was one."""
+    try:
+        text = (paths.run / "state.json").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    return from_jsonable(StackState, json.loads(text))
+
+
+def forget_state(paths: StackPaths) -> None:
+    """Remove the state file after a clean stop."""
+    (paths.run / "state.json").unlink(missing_ok=True)
+
+
+@contextmanager
+def supervisor_lock(paths: StackPaths) -> Iterator[bool]:
+    """Hold the stack's lock; yields False if another supervisor has it. The kernel drops it when the holder dies."""
+    with _lock_file(paths).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def is_running(paths: StackPaths) -> bool:
+    """Whether a supervisor holds the lock now."""
+    if not _lock_file(paths).exists():
+        return False
+    with supervisor_lock(paths) as is_mine:
+        return not is_mine
+
+
+def _lock_file(paths: StackPaths) -> Path:
+    return paths.run / "supervisor.lock"
