@@ -72,6 +72,7 @@ class HistoryEntry:
 
 # History kept in the document itself; older entries live in the audit trail.
 MAX_HISTORY = 20
+ALL_TRAFFIC_PCT = 100.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +164,7 @@ def begin_deploy(document: ReleaseDocument, candidate: Version, *, epoch: int) -
 def set_candidate_weight(document: ReleaseDocument, *, epoch: int, weight_pct: float) -> ReleaseDocument:
     """Store the share the candidate is about to take, 0 to 100, before the endpoint is told. Raises: StaleWriter."""
     check_epoch(document, epoch)
-    if not 0.0 <= weight_pct <= 100.0:  # also refuses NaN
+    if not 0.0 <= weight_pct <= ALL_TRAFFIC_PCT:  # also refuses NaN
         raise ValueError(f"candidate weight {weight_pct} is no share; allowed: 0 to 100 percent")
     return dataclasses.replace(document, weight_pct=weight_pct)
 

@@ -1,0 +1,273 @@
+"""The model server as a plain ASGI app: its own dispatch on the hot path, FastAPI for documentation and admin calls."""
+
+import asyncio
+import logging
+import random
+import time
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import msgspec
+
+from clearway.contracts.errors import DataError
+from clearway.infra.clock import Clock
+from clearway.packaging.encoder import RowError
+from clearway.serve.counters import Counters
+from clearway.serve.decode import Request, decode
+from clearway.serve.http import (
+    BODY_TIMEOUT_S,
+    JSON_TYPE,
+    MAX_BODY_BYTES,
+    App,
+    Disconnected,
+    Headers,
+    Receive,
+    Scope,
+    Send,
+    check_json_type,
+    read_body,
+    send_bytes,
+    send_refusal,
+)
+from clearway.serve.local_copy import is_token
+from clearway.serve.prediction_log import Entry, PredictionLog
+from clearway.serve.refusal import Refusal
+from clearway.serve.traffic import ALL_PCT, sticky_point
+from clearway.serve.versions import Loaded, Serving, Versions
+
+log = logging.getLogger("clearway.serve")
+
+# Rows scored on the event loop itself; more than these take longer than handing them to a thread costs (about 60 us).
+MAX_INLINE_ROWS = 16
+MAX_REQUEST_ID = 64  # characters of a caller's own x-request-id
+OVERLOADED = 503
+MAX_MESSAGE = 2_000  # characters; a text that names a caller's field must not grow with it
+MAX_IN_FLIGHT = 256  # requests beyond this wait longer than a caller would; they are told to come back
+_TEXT = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+_METHODS = {
+    "/invocations": ("POST",),
+    "/ping": ("GET", "HEAD"),
+    "/healthz": ("GET", "HEAD"),
+    "/metrics": ("GET", "HEAD"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one request may cost."""
+
+    max_body_bytes: int = MAX_BODY_BYTES
+    body_timeout_s: float = BODY_TIMEOUT_S
+    max_in_flight: int = MAX_IN_FLIGHT
+
+
+class ModelServer:
+    """ASGI app of one product.
+
+    Args:
+        token: bearer token of /admin/*.
+        make_pages: builds the FastAPI app for /docs, /openapi.json and /admin/*; called at their first use, because its
+            import costs more than the server's whole start.
+        random_source: chooses a version for callers without a sticky key.
+    """
+
+    def __init__(
+        self,
+        *,
+        versions: Versions,
+        prediction_log: PredictionLog,
+        clock: Clock,
+        token: str,
+        make_pages: "Callable[[ModelServer], App]",
+        limits: Limits,
+        random_source: random.Random,
+    ) -> None:
+        self.versions, self.prediction_log, self.counters = versions, prediction_log, Counters()
+        self._clock, self._token, self._limits, self._random = clock, token, limits, random_source
+        self._make_pages = make_pages
+        self._pages: App | None = None
+        self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="score")
+        self._num_in_flight = 0
+        self._id_prefix, self._id_count = uuid.uuid4().hex[:12], 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            path, method = scope["path"], scope["method"]
+            if path == "/invocations" and method == "POST":
+                await self._invocations(scope, receive, send)
+            elif path in _METHODS:
+                await self._plain(path, method, send)
+            else:
+                await self._other(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close"})
+        else:
+            await self._lifespan(receive, send)
+
+    async def _invocations(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = time.perf_counter()
+        headers = dict(scope["headers"])
+        is_probe = b"x-clearway-probe" in headers
+        status, digest, num_rows = 200, "", 0
+        self._num_in_flight += 1
+        try:
+            if self._num_in_flight > self._limits.max_in_flight:
+                raise Refusal(503, "overloaded", "the server is at its limit of requests; retry after a second")
+            request = await self._read(headers, receive)
+            num_rows = len(request.rows)
+            serving = self.versions.serving
+            version = self._choose(serving, headers)
+            digest = version.digest
+            scores = await self._score(version, request)
+            request_id = self._request_id(headers)
+            if not is_probe:
+                self._log(request_id, request, scores, digest, serving.epoch)
+            await send_bytes(send, 200, _answer(scores, digest), self._headers(request_id, digest))
+        except Refusal as refusal:
+            status, num_rows = refusal.status, 0
+            await send_refusal(send, refusal, [(b"retry-after", b"1")] if status == OVERLOADED else None)
+        except Disconnected:
+            status, num_rows = 499, 0
+        finally:
+            self._num_in_flight -= 1
+            took_s = time.perf_counter() - began
+            self.counters.count(status, digest, num_rows=num_rows, duration_s=took_s, is_probe=is_probe)
+
+    async def _read(self, headers: dict[bytes, bytes], receive: Receive) -> Request:
+        check_json_type(headers)
+        limits = self._limits
+        data = await read_body(receive, headers, max_bytes=limits.max_body_bytes, timeout_s=limits.body_timeout_s)
+        return decode(data)
+
+    def _choose(self, serving: Serving, headers: dict[bytes, bytes]) -> Loaded:
+        traffic = serving.traffic
+        if traffic.only is not None:
+            return serving.loaded[traffic.only]
+        if traffic.is_empty:
+            raise Refusal(503, "no_model", "no model takes traffic yet; release one, or run the reconciler")
+        key = headers.get(b"x-clearway-sticky-key")
+        point = self._random.random() * ALL_PCT if key is None else sticky_point(key)
+        return serving.loaded[traffic.choose(point)]
+
+    async def _score(self, version: Loaded, request: Request) -> list[float]:
+        if len(request.rows) <= MAX_INLINE_ROWS:
+            return score_rows(version, request)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, score_rows, version, request)
+
+    def _request_id(self, headers: dict[bytes, bytes]) -> str:
+        given = headers.get(b"x-request-id", b"")
+        if given and len(given) <= MAX_REQUEST_ID and given.replace(b"-", b"").isalnum():
+            return given.decode("ascii")
+        self._id_count += 1
+        return f"{self._id_prefix}-{self._id_count}"
+
+    def _log(self, request_id: str, request: Request, scores: list[float], digest: str, epoch: int) -> None:
+        self.prediction_log.offer(
+            Entry(
+                request_id=request_id,
+                keys=request.keys,
+                batch_id=request.batch_id,
+                event_times=request.event_times,
+                scores=scores,
+                digest=digest,
+                epoch=epoch,
+                at_s=self._clock.now_s(),
+            )
+        )
+
+    @staticmethod
+    def _headers(request_id: str, digest: str) -> Headers:
+        return [JSON_TYPE, (b"x-clearway-model-digest", digest.encode()), (b"x-request-id", request_id.encode())]
+
+    async def _plain(self, path: str, method: str, send: Send) -> None:
+        if method not in _METHODS[path]:
+            allow = ", ".join(_METHODS[path])
+            refusal = Refusal(405, "method_not_allowed", f"{path} does not take that method; allowed: {allow}")
+            await send_refusal(send, refusal, [(b"allow", allow.encode())])
+            return
+        status, body, kind = 200, b"{}", JSON_TYPE
+        if path == "/metrics":
+            body, kind = self._metrics(), _TEXT
+        elif path == "/ping" and self.versions.serving.traffic.is_empty:
+            status, body = 503, b'{"error":{"code":"no_model","message":"no model takes traffic yet"}}'
+        await send_bytes(send, status, body, [kind], is_head=method == "HEAD")
+
+    def _metrics(self) -> bytes:
+        serving, rows = self.versions.serving, self.prediction_log
+        weights = {digest: serving.traffic.weights_pct.get(digest, 0.0) for digest in serving.loaded}
+        gauges = {
+            "loaded_versions": len(serving.loaded),
+            "epoch": serving.epoch,
+            "in_flight_requests": self._num_in_flight,
+            "prediction_log_pending_rows": rows.num_pending,
+        }
+        totals = {
+            "prediction_log_written_rows_total": rows.num_written,
+            "prediction_log_lost_rows_total": rows.num_lost,
+        }
+        return self.counters.render(gauges=gauges, totals=totals, weights=weights)
+
+    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        is_admin = path.startswith("/admin/")
+        if not is_admin and path not in {"/docs", "/openapi.json"}:
+            await send_refusal(send, Refusal(404, "not_found", "no such path; see /docs"))
+            return
+        headers = dict(scope["headers"])
+        if is_admin and not is_token(headers.get(b"authorization", b""), self._token):
+            refusal = Refusal(401, "unauthorized", "admin calls need the bearer token of the server's token file")
+            await send_refusal(send, refusal, [(b"www-authenticate", b"Bearer")])
+            return
+        await self._page(scope, headers, receive, send)
+
+    async def _page(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
+        limits = self._limits
+        try:
+            data = await read_body(receive, headers, max_bytes=limits.max_body_bytes, timeout_s=limits.body_timeout_s)
+        except Refusal as refusal:
+            await send_refusal(send, refusal)
+            return
+        except Disconnected:
+            return
+        if self._pages is None:
+            self._pages = await asyncio.to_thread(self._make_pages, self)
+        await self._pages(scope, _replay(data, receive), send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await asyncio.to_thread(self.prediction_log.close)
+        self._pool.shutdown()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def score_rows(version: Loaded, request: Request) -> list[float]:
+    """Scores of a decoded request. Raises: Refusal 422 naming row, field, problem and what is allowed."""
+    try:
+        return version.score(request.rows)
+    except RowError as error:
+        raise Refusal(422, "bad_value", str(error)[:MAX_MESSAGE]) from error
+    except DataError as error:
+        text = "the model has no finite score for one of the rows; its values are too extreme"
+        raise Refusal(422, "no_finite_score", text) from error
+
+
+def _answer(scores: list[float], digest: str) -> bytes:
+    return msgspec.json.encode({"predictions": scores, "model_digest": digest})
+
+
+def _replay(data: bytes, receive: Receive) -> Receive:
+    """The body that was already read, then the connection itself."""
+    is_sent = False
+
+    async def again() -> dict[str, object]:
+        nonlocal is_sent
+        if is_sent:
+            return dict(await receive())
+        is_sent = True
+        return {"type": "http.request", "body": data, "more_body": False}
+
+    return again

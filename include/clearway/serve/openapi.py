@@ -1,0 +1,143 @@
+"""The server's OpenAPI description, with an example from the model that serves, and a page that shows it offline."""
+
+import html
+import json
+from typing import Any
+
+import fastapi
+
+from clearway.packaging.encoder import Encoder
+from clearway.serve.decode import MAX_ROWS
+from clearway.serve.versions import Serving
+
+_ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["code", "message"],
+            "properties": {"code": {"type": "string"}, "message": {"type": "string"}},
+        }
+    },
+}
+_REFUSALS = {
+    "400": "not JSON, a name twice, NaN or Infinity, bad encoding",
+    "408": "the body came too slowly",
+    "413": "too many bytes or rows",
+    "415": "not application/json",
+    "422": "JSON, but a row, field or value the model does not take; the text names it and what is allowed",
+    "503": "no model takes traffic, or too many requests; Retry-After says when",
+}
+_MAX_SHOWN_VALUES = 20  # of a vocabulary; a list of 4,000 tail numbers helps nobody
+
+
+def describe(app: fastapi.FastAPI, serving: Serving) -> dict[str, Any]:
+    """OpenAPI 3.1 of admin and caller routes."""
+    from fastapi.openapi.utils import get_openapi  # noqa: PLC0415 - only when somebody looks
+
+    document = get_openapi(title=app.title, version=app.version, routes=app.routes)
+    for path, item in document["paths"].items():
+        if path.startswith("/admin/"):
+            for operation in item.values():
+                operation["security"] = [{"adminToken": []}]
+    document.setdefault("components", {})["securitySchemes"] = {"adminToken": {"type": "http", "scheme": "bearer"}}
+    document["paths"] = {**_caller_paths(serving), **document["paths"]}
+    return document
+
+
+def _caller_paths(serving: Serving) -> dict[str, Any]:
+    model = serving.loaded.get(serving.traffic.only or next(iter(serving.traffic.weights_pct), ""))
+    row = _row_schema(model.package.encoder) if model else {"type": "object"}
+    example = {"instances": model.package.golden["rows"][:1]} if model else {"instances": [{}]}
+    plain = {"200": {"description": "OK"}}
+    return {
+        "/invocations": {"post": _invocations(row, example)},
+        "/ping": {"get": {"summary": "200 while a model takes traffic, else 503", "responses": plain}},
+        "/healthz": {"get": {"summary": "200 while the process answers", "responses": plain}},
+        "/metrics": {"get": {"summary": "Prometheus text", "responses": plain}},
+    }
+
+
+def _invocations(row: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]:
+    texts = {"type": "array", "items": {"type": "string"}, "description": "one per row, for the prediction log"}
+    value = {"type": ["number", "string", "null"]}
+    split = {
+        "type": "object",
+        "required": ["columns", "data"],
+        "properties": {
+            "columns": {"type": "array", "items": {"type": "string"}},
+            "data": {"type": "array", "items": {"type": "array", "items": value}},
+        },
+    }
+    body = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            "instances": {"type": "array", "minItems": 1, "maxItems": MAX_ROWS, "items": row},
+            "dataframe_split": split,
+            "keys": texts,
+            "event_times": texts,
+            "batch_id": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"},
+        },
+        "oneOf": [{"required": ["instances"]}, {"required": ["dataframe_split"]}],
+    }
+    answer = {
+        "type": "object",
+        "required": ["predictions", "model_digest"],
+        "properties": {
+            "predictions": {"type": "array", "items": {"type": "number", "minimum": 0, "maximum": 1}},
+            "model_digest": {"type": "string"},
+        },
+    }
+    refusals = {code: {"description": text, "content": _json(_ERROR)} for code, text in _REFUSALS.items()}
+    return {
+        "summary": "Score rows with whichever version the traffic table chooses",
+        "requestBody": {"required": True, "content": _json(body, example)},
+        "responses": {"200": {"description": "one score per row", "content": _json(answer)}, **refusals},
+    }
+
+
+def _json(schema: dict[str, Any], example: Any = None) -> dict[str, Any]:
+    content: dict[str, Any] = {"schema": schema}
+    if example is not None:
+        content["example"] = example
+    return {"application/json": content}
+
+
+def _row_schema(encoder: Encoder) -> dict[str, Any]:
+    properties: dict[str, Any] = {name: {"type": ["number", "null"]} for name in encoder.numeric}
+    for name in encoder.categorical:
+        known = list(encoder.vocabulary[name][:_MAX_SHOWN_VALUES])
+        properties[name] = {"type": ["string", "null"], "examples": known}
+    columns = [*encoder.numeric, *encoder.categorical]
+    return {"type": "object", "additionalProperties": False, "required": columns, "properties": properties}
+
+
+_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
+<style>body{{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}}
+pre{{background:#f4f4f6;padding:1rem;overflow:auto;border-radius:6px}}code.verb{{font-weight:700}}</style>
+<h1>{title}</h1><p>Machine-readable: <a href="/openapi.json">/openapi.json</a></p>
+<h2>Try it</h2><pre>{curl}</pre><h2>Calls</h2>{calls}</html>"""
+
+
+def render_page(document: dict[str, Any]) -> str:
+    """The description as one self-contained page: no script and nothing from another host, so it works offline."""
+    calls = [
+        f'<h3><code class="verb">{html.escape(verb.upper())}</code> <code>{html.escape(path)}</code></h3>{_call(op)}'
+        for path, item in document["paths"].items()
+        for verb, op in item.items()
+    ]
+    example = document["paths"]["/invocations"]["post"]["requestBody"]["content"]["application/json"]["example"]
+    body = json.dumps(example).replace("'", "'\\''")
+    curl = f"curl -s localhost:8890/invocations -H 'content-type: application/json' -d '{body}'"
+    return _PAGE.format(title=html.escape(document["info"]["title"]), curl=html.escape(curl), calls="".join(calls))
+
+
+def _call(operation: dict[str, Any]) -> str:
+    text = f"<p>{html.escape(operation.get('description') or operation.get('summary', ''))}</p>"
+    content = operation.get("requestBody", {}).get("content", {}).get("application/json")
+    if content:
+        shown = html.escape(json.dumps(content, indent=2))
+        text += f"<details><summary>body</summary><pre>{shown}</pre></details>"
+    return text

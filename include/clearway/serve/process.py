@@ -1,0 +1,174 @@
+"""The server process: assemble, bind, serve, drain."""
+
+import asyncio
+import contextlib
+import fcntl
+import gc
+import json
+import logging
+import random
+import signal
+import socket
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from clearway.contracts.errors import ConfigError, Unavailable
+from clearway.infra.clock import SystemClock
+from clearway.infra.environment import Environment
+from clearway.infra.layout import Layout
+from clearway.infra.storage import open_storage
+from clearway.serve.app import Limits, ModelServer
+from clearway.serve.http import App
+from clearway.serve.local_copy import LocalCopy, ensure_token
+from clearway.serve.prediction_log import PredictionLog
+from clearway.serve.versions import Versions
+
+log = logging.getLogger("clearway.serve")
+
+DRAIN_S = 10  # requests under way on SIGTERM may take this long; longer ones are cut
+KEEP_ALIVE_S = 75  # longer than common proxies' 60 s, so that they close first and no request meets a closing socket
+HEADER_TIMEOUT_S = 10.0  # a connection that has not sent whole headers by then is idle or hostile
+MAX_CONNECTIONS = 1024
+_STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message", "taskName"}
+
+
+class _TimedProtocol(HttpToolsProtocol):
+    """Closes connections whose headers do not arrive: the base class waits for them for ever."""
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._start_timer()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._timer is None:
+            self._start_timer()
+
+    def on_headers_complete(self) -> None:
+        self._stop_timer()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def _start_timer(self) -> None:
+        self._timer = self.loop.call_later(HEADER_TIMEOUT_S, self.transport.close)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class _Server(uvicorn.Server):
+    """Stops on SIGTERM or SIGINT and then ends normally; the base class ends by killing itself with the same signal."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
+
+
+def serve(env: Environment, *, product: str, host: str, port: int) -> None:
+    """Serve until SIGTERM. Raises: ConfigError (product already served here, port taken, token readable by others)."""
+    folder = env.home / "serving" / product
+    with _only_one(folder), _bound(host, port) as bound:
+        server = make_server(env, product=product)
+        server.versions.restore()
+        gc.collect()
+        gc.freeze()  # what lives as long as the process need not be looked at by every collection
+        serving = server.versions.serving
+        extra = {"url": f"http://{host}:{port}", "product": product, "weights_pct": serving.traffic.weights_pct}
+        log.info("model server is ready", extra=extra)
+        _Server(_config(server)).run(sockets=[bound])
+    log.info("model server has drained", extra={"product": product})
+
+
+def make_server(env: Environment, *, product: str, limits: Limits | None = None) -> ModelServer:
+    """The ASGI app with its parts, nothing loaded yet."""
+    storage, layout, clock = open_storage(env.store_root), Layout(env.store_root, product), SystemClock()
+    copy = LocalCopy(env.home / "serving" / product, key_folder=env.home / "keys")
+    return ModelServer(
+        versions=Versions(copy),
+        prediction_log=PredictionLog(storage, layout, clock=clock),
+        clock=clock,
+        token=ensure_token(env.admin_token_file),
+        make_pages=_make_pages,
+        limits=limits or Limits(),
+        random_source=random.Random(),  # noqa: S311 - splits traffic, guards nothing
+    )
+
+
+def _make_pages(server: ModelServer) -> App:
+    from clearway.serve.pages import make_pages  # noqa: PLC0415 - FastAPI costs more than the rest of the start
+
+    return make_pages(server)
+
+
+def _config(server: ModelServer) -> uvicorn.Config:
+    return uvicorn.Config(
+        server,
+        loop="uvloop",
+        http=_TimedProtocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=MAX_CONNECTIONS,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=DRAIN_S,
+    )
+
+
+@contextlib.contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Hold the product's state folder; the lock ends with the process, however it ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "server.lock").open("w", encoding="ascii") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(f"another model server already uses {folder}; stop it, or set another home") from error
+        yield
+
+
+@contextlib.contextmanager
+def _bound(host: str, port: int) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            bound.bind((host, port))
+        except OSError as error:
+            raise Unavailable(
+                f"address {host}:{port} cannot be bound: {error.strerror}; choose another --port"
+            ) from error
+        yield bound
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per line; control characters of foreign text are escaped by JSON itself."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line.update({key: value for key, value in vars(record).items() if key not in _STANDARD_FIELDS})
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)

@@ -1,0 +1,125 @@
+"""Which versions are loaded, who takes traffic, and who may change that.
+
+Readers take `versions.serving` once per request: one immutable object, replaced whole. Writers are serialised by a lock
+and fenced by the epoch, which is stored before it counts.
+"""
+
+import dataclasses
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from clearway.contracts.errors import ClearwayError, ConfigError, StaleWriter
+from clearway.packaging.package import Package
+from clearway.packaging.runtime import Scorer
+from clearway.serve.local_copy import LocalCopy, SavedState
+from clearway.serve.traffic import Traffic
+
+log = logging.getLogger("clearway.serve")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A version in memory, warm."""
+
+    digest: str
+    uri: str
+    package: Package
+    scorer: Scorer
+
+    def score(self, rows: Sequence[dict[str, Any]]) -> list[float]:
+        """One score per row. Raises: RowError for a row, DataError if the model has no finite answer."""
+        return self.scorer.score_rows(rows).tolist()  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """One consistent state: digest → loaded version, the traffic table over them, the newest epoch seen."""
+
+    loaded: Mapping[str, Loaded]
+    traffic: Traffic
+    epoch: int
+
+
+class Versions:
+    """The server's versions; every change is stored on disk first, then shown to requests."""
+
+    def __init__(self, copy: LocalCopy) -> None:
+        self._copy, self._lock = copy, threading.Lock()
+        self.serving = Serving(loaded=MappingProxyType({}), traffic=Traffic({}), epoch=0)
+
+    def restore(self) -> None:
+        """Load the last good state, from disk only.
+
+        A version that no longer verifies is left out and reported; if it took traffic, nothing does until the
+        reconciler or a person decides: another model is never put in its place.
+        """
+        saved = self._copy.read()
+        loaded: dict[str, Loaded] = {}
+        for digest, uri in saved.loaded.items():
+            try:
+                loaded[digest] = _warm(uri, self._copy.open(digest))
+            except ClearwayError:
+                log.exception("local copy of a version does not verify", extra={"model_digest": digest})
+        is_whole = set(saved.weights_pct) <= set(loaded)
+        traffic = Traffic(saved.weights_pct if is_whole else {})
+        self.serving = Serving(loaded=MappingProxyType(loaded), traffic=traffic, epoch=saved.epoch)
+
+    def load(self, uri: str, digest: str, *, epoch: int) -> None:
+        """Verify, copy and warm up beside the others. Raises: StaleWriter, IntegrityError, ConfigError."""
+        with self._lock:
+            self._fence(epoch)
+            if digest in self.serving.loaded:
+                return
+        version = _warm(uri, self._copy.fetch(uri, digest))  # slow, so outside the lock
+        with self._lock:
+            self._fence(epoch)
+            self._store(loaded={**self.serving.loaded, digest: version})
+
+    def unload(self, digest: str, *, epoch: int) -> None:
+        """Raises: StaleWriter; ConfigError if it takes traffic."""
+        with self._lock:
+            self._fence(epoch)
+            if digest in self.serving.traffic.weights_pct:
+                raise ConfigError(f"version {digest} is in the traffic table; move the traffic before unloading it")
+            if digest in self.serving.loaded:
+                self._store(loaded={d: v for d, v in self.serving.loaded.items() if d != digest})
+                self._copy.drop(digest)
+
+    def set_weights(self, weights_pct: Mapping[str, float], *, epoch: int) -> None:
+        """Raises: StaleWriter; ConfigError for a bad table or a version that is not loaded. Nothing changes then."""
+        traffic = Traffic(weights_pct)
+        with self._lock:
+            self._fence(epoch)
+            missing = sorted(set(weights_pct) - set(self.serving.loaded))
+            if missing:
+                loaded = sorted(self.serving.loaded)
+                raise ConfigError(f"version {missing[0][:80]!r} is not loaded; loaded: {loaded}; load it first")
+            if traffic.weights_pct != self.serving.traffic.weights_pct:
+                self._store(traffic=traffic)
+
+    def _fence(self, epoch: int) -> None:
+        if epoch < self.serving.epoch:
+            raise StaleWriter(f"epoch {epoch} is stale, this server has seen {self.serving.epoch}; another took over")
+        if epoch > self.serving.epoch:
+            self._store(epoch=epoch)
+
+    def _store(self, **changes: Any) -> None:
+        if "loaded" in changes:
+            changes["loaded"] = MappingProxyType(changes["loaded"])
+        after = dataclasses.replace(self.serving, **changes)
+        loaded = {digest: version.uri for digest, version in after.loaded.items()}
+        self._copy.save(SavedState(loaded=loaded, weights_pct=after.traffic.weights_pct, epoch=after.epoch))
+        self.serving = after
+
+
+def _warm(uri: str, package: Package) -> Loaded:
+    """Make the session and use it for one row and for many, so that no caller pays for first-use allocations."""
+    version = Loaded(digest=package.digest, uri=uri, package=package, scorer=Scorer(package, num_threads=1))
+    rows = package.golden["rows"]
+    version.score(rows[:1])
+    version.score(rows)
+    return version
