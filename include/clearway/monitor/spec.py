@@ -18,8 +18,11 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outputs:
-    """`verdict`: FAIL means drifted or degraded. `retrain`: the decision; `evidence_digest` names its cause, so that the
-    same evidence never starts two releases; `as_of`: end of the data the retraining should use."""
+    """`verdict`: FAIL means drifted or degraded. `retrain`: the decision.
+
+    `evidence_digest` names its cause, so that the same evidence never starts two releases; `as_of`: end of the data the
+    retraining should use.
+    """
 
     verdict: Verdict
     reason: str

@@ -1,0 +1,91 @@
+"""From what was measured to a summary: faults, checks, one verdict with its reason. Pure."""
+
+from clearway.contracts.verdict import Check, Verdict, at_most, judge
+from clearway.monitor.drift import drift_words, lost_features
+from clearway.monitor.summary import DriftPart, ModelPerformance, PerformancePart, Summary
+from clearway.product import Monitor
+
+# Names shown in a sentence; all of them are in the summary.
+MAX_NAMES = 5
+
+
+def summarise(
+    *,
+    product: str,
+    batch_id: str,
+    as_of: str,
+    dataset_digest: str,
+    champion_digest: str | None,
+    num_rows: int,
+    drift: DriftPart | None,
+    performance: PerformancePart,
+    policy: Monitor,
+) -> Summary:
+    """Put both parts together; `drift` is None when no champion serves or the batch is too small to measure."""
+    faults = _faults(num_rows, drift, policy)
+    served = performance.of(champion_digest)
+    is_enough = served is not None and served.num_rows >= policy.min_rows
+    checks = (
+        _champion_check(champion_digest),
+        *(Check(name="input", verdict=Verdict.INCONCLUSIVE, reason=text) for text in faults),
+        _drift_check(drift, policy, is_decisive=not faults),
+        _gap_check(served if is_enough else None, performance, policy),
+    )
+    judgement = judge(checks)
+    return Summary(
+        product=product,
+        batch_id=batch_id,
+        as_of=as_of,
+        dataset_digest=dataset_digest,
+        champion_digest=champion_digest,
+        verdict=judgement.verdict,
+        reason="; ".join(judgement.reasons) or "; ".join(c.reason for c in checks if c.reason),
+        faults=faults,
+        drift=drift,
+        performance=performance,
+        calibration_gap=served.calibration_gap if served is not None and is_enough else None,
+        checks=checks,
+    )
+
+
+def _faults(num_rows: int, drift: DriftPart | None, policy: Monitor) -> tuple[str, ...]:
+    found = []
+    if num_rows < policy.min_rows:
+        found.append(f"the batch has {num_rows} rows, at least {policy.min_rows} are needed; look at ingest")
+    lost = lost_features(drift) if drift else ()
+    if lost:
+        names = ", ".join(lost[:MAX_NAMES]) + (", …" if len(lost) > MAX_NAMES else "")
+        found.append(f"{len(lost)} features lost most of their values ({names}); look at their source")
+    return tuple(found)
+
+
+def _champion_check(digest: str | None) -> Check:
+    if digest is None:
+        text = "no champion serves, so there is nothing to compare with; release a model first"
+        return Check(name="champion", verdict=Verdict.INCONCLUSIVE, reason=text)
+    return Check(name="champion", verdict=Verdict.PASS)
+
+
+def _drift_check(drift: DriftPart | None, policy: Monitor, *, is_decisive: bool) -> Check:
+    if drift is None or drift.share_over is None:
+        text = drift_words(drift, bound=policy.share_over_limit) if drift else "drift was not measured"
+        return Check(name="drift_share", verdict=Verdict.INCONCLUSIVE, reason=text, is_decisive=is_decisive)
+    words = drift_words(drift, bound=policy.share_over_limit)
+    return at_most("drift_share", drift.share_over, policy.share_over_limit, reason=words, is_decisive=is_decisive)
+
+
+def _gap_check(served: ModelPerformance | None, performance: PerformancePart, policy: Monitor) -> Check:
+    """Labels come late, so their absence is no fault of this batch; but it is said, and it is never a pass."""
+    if served is None:
+        text = (
+            f"performance is unknown: {performance.num_labels} labels arrived, {performance.num_unpredicted} of them "
+            f"without a logged prediction, fewer than {policy.min_rows} for predictions of the champion"
+        )
+        return Check(name="calibration_gap", verdict=Verdict.INCONCLUSIVE, reason=text, is_decisive=False)
+    interval = (
+        f"label minus score {served.gap_lower:+.3f} to {served.gap_upper:+.3f} (95 %, {served.num_days} days resampled)"
+        if served.gap_lower is not None and served.gap_upper is not None
+        else "too few days for an interval"
+    )
+    text = f"{interval}, {served.num_rows} labels, log-loss {served.log_loss:.4f}"
+    return at_most("calibration_gap", served.calibration_gap, policy.calibration_gap, reason=text)
