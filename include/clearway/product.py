@@ -383,6 +383,11 @@ class Product(Part):
         return self
 
     @property
+    def functions(self) -> tuple[str, ...]:
+        """Every `file.py:function` beside product.yaml that the product uses."""
+        return tuple(path for path in (self.shape, self.features.function) if path is not None)
+
+    @property
     def needs_person(self) -> bool:
         """Whether a person approves each release: every tier but the lowest."""
         return self.risk_tier != "low"

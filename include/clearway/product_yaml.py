@@ -13,7 +13,7 @@ import pydantic
 from clearway.contracts.errors import ConfigError
 from clearway.contracts.manifest import canonical_json, sha256_of
 from clearway.product import LoadedProduct, Part, Product
-from clearway.strict_yaml import Text, parse_yaml
+from clearway.strict_yaml import Text, Where, parse_yaml
 
 FILE = "product.yaml"
 # Enough to correct a file in one go without filling the screen.
@@ -84,7 +84,7 @@ def _explain(text: Text, error: pydantic.ValidationError) -> str:
 
 
 def _explain_one(text: Text, mistake: Any) -> str:
-    where = _written(text, mistake["loc"])
+    where = _written(mistake["loc"])
     name = ".".join(str(part) for part in where) or "the product"
     prefix = f"{text.path}:{text.line_of(where)}: {name}"
     context = mistake.get("ctx", {})
@@ -102,16 +102,20 @@ def _explain_one(text: Text, mistake: Any) -> str:
             return f"{prefix} is {_shown(text, where)}; allowed: {_claim(mistake['msg'])}"
 
 
-def _written(text: Text, loc: tuple[str | int, ...]) -> tuple[str | int, ...]:
-    """pydantic's location without the parts that the file does not have (union tags); a missing last key stays."""
-    where: tuple[str | int, ...] = ()
-    for index, part in enumerate(loc):
-        if (*where, part) in text.lines or index == len(loc) - 1:
-            where = (*where, part)
-    return where[:-1] if where and where[-1] == "[key]" else where
+def _written(loc: Where) -> Where:
+    """pydantic's location as a person wrote it: without the tag of a union and the mark of a bad key."""
+    where: Where = ()
+    found: Any = Product
+    for piece in loc:
+        if piece == "[key]":
+            continue
+        if not isinstance(found, types.UnionType):
+            where = (*where, piece)
+        found = _inside(found, piece)
+    return where
 
 
-def _shown(text: Text, where: tuple[str | int, ...]) -> str:
+def _shown(text: Text, where: Where) -> str:
     value = text.value
     for part in where:
         try:
@@ -123,11 +127,12 @@ def _shown(text: Text, where: tuple[str | int, ...]) -> str:
 
 
 def _claim(message: str) -> str:
-    """What pydantic says should be, without its subject: `Input should be a valid integer` → `a valid integer`."""
-    return re.sub(r"^(Input|String|Tuple|Dictionary|List) should (be )?", "", message).replace(" after validation", "")
+    """What pydantic says should be, in YAML's words: `Input should be a valid tuple` → `a valid list`."""
+    claim = re.sub(r"^(Input|String|Tuple|Dictionary|List) should (be )?", "", message).replace(" after validation", "")
+    return re.sub("tuple|array", "list", re.sub("dictionary|object", "mapping", claim))
 
 
-def _nearest(loc: tuple[str | int, ...]) -> str:
+def _nearest(loc: Where) -> str:
     allowed = _keys(_part_at(loc[:-1]))
     close = difflib.get_close_matches(str(loc[-1]), allowed, n=1)
     return f"did you mean {close[0]!r}? allowed: {allowed}" if close else f"remove it; allowed: {allowed}"
@@ -137,7 +142,7 @@ def _keys(part: type[Part]) -> list[str]:
     return sorted(info.alias or name for name, info in part.model_fields.items())
 
 
-def _part_at(loc: tuple[str | int, ...]) -> type[Part]:
+def _part_at(loc: Where) -> type[Part]:
     """The schema part a pydantic location leads to."""
     found: Any = Product
     for piece in loc:
@@ -146,10 +151,11 @@ def _part_at(loc: tuple[str | int, ...]) -> type[Part]:
 
 
 def _inside(annotation: Any, piece: str | int) -> Any:
+    """What the schema has below `annotation` at one piece of a location; None where it has nothing."""
     if isinstance(annotation, type) and issubclass(annotation, Part):
-        info = next(i for n, i in annotation.model_fields.items() if piece in (n, i.alias))
-        return info.annotation
+        return next((i.annotation for n, i in annotation.model_fields.items() if piece == (i.alias or n)), None)
     if isinstance(annotation, types.UnionType):  # a discriminated union: the piece is the tag
         return next(a for a in get_args(annotation) if piece in get_args(a.model_fields["kind"].annotation))
-    args = get_args(annotation)
-    return args[1] if get_origin(annotation) is dict else args[0]
+    if get_origin(annotation) is dict:
+        return get_args(annotation)[1]
+    return get_args(annotation)[0] if get_origin(annotation) is tuple else None

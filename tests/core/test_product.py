@@ -1,4 +1,5 @@
 import calendar
+import itertools
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def test_intervals_tile_the_line(every: str, num_intervals: int) -> None:
     assert len(found) == num_intervals
     assert found[0][0] == clock.first
     assert found[-1][1] == end
-    assert all(left[1] == right[0] for left, right in zip(found, found[1:], strict=False))
+    assert all(left[1] == right[0] for left, right in itertools.pairwise(found))
     assert clock.intervals(clock.first, end - timedelta(seconds=1)) == found[:-1]
 
 
@@ -79,7 +80,7 @@ def test_a_first_batch_off_the_clock_is_refused(every: str, first: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["2013-01-07", "2013-01-07T00:00:00Z", "2013-01-07T01:00:00+01:00", datetime(2013, 1, 7)]
+    "text", ["2013-01-07", "2013-01-07T00:00:00Z", "2013-01-07T01:00:00+01:00", datetime(2013, 1, 7, tzinfo=UTC)]
 )
 def test_an_instant_may_be_written_in_several_ways(text: Any) -> None:
     assert Batch.model_validate({"every": "week", "first": text}).first == datetime(2013, 1, 7, tzinfo=UTC)

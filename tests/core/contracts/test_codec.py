@@ -87,7 +87,7 @@ def test_lists_are_not_confused_with_text_or_other_lengths() -> None:
 
 
 def test_a_value_without_json_form_is_refused() -> None:
-    with pytest.raises(TypeError, match="set value .* has no JSON form"):
+    with pytest.raises(TypeError, match=r"set value .* has no JSON form"):
         to_jsonable({"a": {1, 2}})
 
 
