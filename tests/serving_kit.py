@@ -1,0 +1,243 @@
+"""Real, tiny model packages and real server processes for the tests of serving and deploying."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from clearway.contracts.refs import ModelRef
+from clearway.infra.endpoint.local import LocalEndpoint
+from clearway.infra.environment import Environment
+from clearway.infra.layout import Layout
+from clearway.infra.storage import open_storage
+from clearway.packaging.encoder import Encoder
+from clearway.packaging.package import PackageContents, write_package
+
+PRODUCT = "flights"
+NUMERIC = ("hour", "distance")
+CATEGORICAL = ("carrier",)
+CARRIERS = ("AA", "DL", "UA")
+ROW = {"hour": 7.0, "distance": 500.0, "carrier": "AA"}
+START_TIMEOUT_S = 30.0
+
+
+def linear_onnx(bias: float, *, num_numeric: int, num_categorical: int) -> bytes:
+    """score = sigmoid(bias + sum of numbers / 1000 + sum of category indices / 10); a missing number counts as 0."""
+    nodes = [
+        helper.make_node("IsNaN", ["numeric"], ["missing"]),
+        helper.make_node("Where", ["missing", "zero", "numeric"], ["known"]),
+        helper.make_node("ReduceSum", ["known", "axis"], ["numbers"], keepdims=0),
+        helper.make_node("Cast", ["categorical"], ["indices"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceSum", ["indices", "axis"], ["categories"], keepdims=0),
+        helper.make_node("Mul", ["numbers", "number_weight"], ["a"]),
+        helper.make_node("Mul", ["categories", "category_weight"], ["b"]),
+        helper.make_node("Sum", ["a", "b", "bias"], ["logit"]),
+        helper.make_node("Sigmoid", ["logit"], ["score"]),
+    ]
+    scalars = {"zero": 0.0, "number_weight": 1e-3, "category_weight": 0.1, "bias": bias}
+    constants = [helper.make_tensor(name, TensorProto.FLOAT, [], [value]) for name, value in scalars.items()]
+    constants.append(helper.make_tensor("axis", TensorProto.INT64, [1], [1]))
+    inputs = [
+        helper.make_tensor_value_info("numeric", TensorProto.FLOAT, ["B", num_numeric]),
+        helper.make_tensor_value_info("categorical", TensorProto.INT64, ["B", num_categorical]),
+    ]
+    outputs = [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["B"])]
+    graph = helper.make_graph(nodes, "linear", inputs, outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+def expected_score(bias: float, row: dict[str, Any]) -> float:
+    """What `linear_onnx(bias)` answers for a row, computed here."""
+    numbers = sum(row[name] or 0.0 for name in NUMERIC)
+    index = CARRIERS.index(row["carrier"]) + 1 if row["carrier"] in CARRIERS else 0
+    return float(1 / (1 + np.exp(-(bias + numbers / 1000 + index / 10))))
+
+
+def golden_rows() -> list[dict[str, Any]]:
+    """Rows that touch a known, an unknown and a missing value."""
+    missing = {"hour": None, "distance": 100.0, "carrier": None}
+    return [ROW, {"hour": 23.0, "distance": 2000.0, "carrier": "ZZ"}, missing]
+
+
+def make_package(env: Environment, bias: float, *, product: str = PRODUCT, golden_shift: float = 0.0) -> ModelRef:
+    """A signed package; another bias is another digest. `golden_shift` makes its golden scores wrong by that much."""
+    rows = golden_rows()
+    contents = PackageContents(
+        model=linear_onnx(bias, num_numeric=len(NUMERIC), num_categorical=len(CATEGORICAL)),
+        weights=b"",
+        encoder=Encoder(numeric=NUMERIC, categorical=CATEGORICAL, vocabulary={"carrier": CARRIERS}),
+        schema={},
+        reference={},
+        golden={"rows": rows, "scores": [expected_score(bias, row) + golden_shift for row in rows]},
+        facts={"bias": bias},
+    )
+    layout = Layout(env.store_root, product)
+    return write_package(open_storage(env.store_root), layout, contents, key_folder=env.home / "keys")
+
+
+def free_port() -> int:
+    """A TCP port nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class ServerProcess:
+    """One running model server."""
+
+    process: "subprocess.Popen[bytes]"
+    url: str
+    log_file: Path
+
+    def stop(self, timeout_s: float = 15.0) -> int:
+        """SIGTERM, then the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout_s)
+
+    def kill(self) -> None:
+        """SIGKILL, as when the machine loses power."""
+        self.process.kill()
+        self.process.wait(10)
+
+
+def environment_at(env: Environment, port: int) -> Environment:
+    """The same environment with its endpoint on `port`."""
+    endpoint = env.endpoint.model_copy(update={"url": f"http://127.0.0.1:{port}"})
+    return env.model_copy(update={"endpoint": endpoint})
+
+
+def variables_of(env: Environment) -> dict[str, str]:
+    """Process variables that give a child the same environment."""
+    return {
+        **{k: v for k, v in os.environ.items() if not k.startswith("CLEARWAY")},
+        "CLEARWAY__HOME": str(env.home),
+        "CLEARWAY__STORAGE__ROOT": env.store_root,
+        "CLEARWAY__ENDPOINT__URL": env.endpoint.url,
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def start_server(env: Environment, *, product: str = PRODUCT) -> ServerProcess:
+    """Start the server that `env.endpoint.url` names and wait until it answers."""
+    port = int(env.endpoint.url.rpartition(":")[2])
+    env.home.mkdir(parents=True, exist_ok=True)
+    log_file = env.home / f"server-{port}-{time.monotonic_ns()}.log"
+    with log_file.open("wb") as log:
+        command = [sys.executable, "-m", "clearway.serve", "--product", product, "--port", str(port)]
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=variables_of(env))
+    server = ServerProcess(process=process, url=env.endpoint.url, log_file=log_file)
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise AssertionError(f"server ended with {process.returncode}: {log_file.read_text()}")
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{server.url}/healthz", timeout=5):
+            return server
+        time.sleep(0.02)
+    server.kill()
+    raise AssertionError(f"server did not answer in {START_TIMEOUT_S} s: {log_file.read_text()}")
+
+
+@contextlib.contextmanager
+def running_server(env: Environment, *, product: str = PRODUCT) -> Iterator[ServerProcess]:
+    """A server for the length of a block."""
+    server = start_server(env, product=product)
+    try:
+        yield server
+    finally:
+        if server.process.poll() is None:
+            server.kill()
+
+
+def client_of(env: Environment) -> LocalEndpoint:
+    """The endpoint client of `env`."""
+    return LocalEndpoint(env.endpoint.url, token_file=env.admin_token_file, timeout_s=20)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an ASGI app answered."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return msgspec.json.decode(self.body)
+
+    @property
+    def code(self) -> str:
+        """The error code of a refusal."""
+        return str(self.json["error"]["code"])
+
+
+JSON_HEADERS = ((b"content-type", b"application/json"),)
+
+
+async def call_async(
+    app: Any,
+    method: str,
+    path: str,
+    body: bytes = b"",
+    *,
+    headers: Sequence[tuple[bytes, bytes]] = JSON_HEADERS,
+    parts: Sequence[bytes] | None = None,
+    query: bytes = b"",
+) -> Answer:
+    """One request straight into the app, without a client library that would tidy it up. `parts`: a streamed body."""
+    pieces = list(parts) if parts is not None else [body]
+    messages = [
+        {"type": "http.request", "body": piece, "more_body": i + 1 < len(pieces)} for i, piece in enumerate(pieces)
+    ]
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        if messages:
+            return messages.pop(0)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode("utf-8", "replace"),
+        "root_path": "",
+        "scheme": "http",
+        "query_string": query,
+        "headers": list(headers),
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 2),
+    }
+    await app(scope, receive, send)
+    data = b"".join(m.get("body", b"") for m in sent if m["type"] == "http.response.body")
+    found = {k.decode().lower(): v.decode() for k, v in sent[0]["headers"]}
+    return Answer(status=sent[0]["status"], headers=found, body=data)
+
+
+def call(app: Any, method: str, path: str, body: bytes = b"", **options: Any) -> Answer:
+    """`call_async` from a plain test."""
+    return asyncio.run(call_async(app, method, path, body, **options))
