@@ -1,0 +1,84 @@
+"""The few lines of each product.yaml that DAGs are drawn from.
+
+Every task process parses the DAG file again, so this costs two milliseconds, not the thirty that loading and checking a
+whole product takes. Checking happens in `python -m clearway product check` and in every job; here a card that cannot be
+read is an import error of the DAG file, with file and key.
+"""
+
+import os
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import clearway
+
+# Same clock as clearway.product.Batch.cron; a test holds them equal.
+CRON = {"day": "0 0 * * *", "week": "0 0 * * 1", "month": "0 0 1 * *"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """What a DAG shows of its product, and when it runs.
+
+    Args:
+        first: start of the first batch, UTC.
+        schedule: cron expression of regular releases, or None.
+    """
+
+    name: str
+    title: str
+    description: str
+    owners: tuple[str, ...]
+    risk_tier: str
+    every: str
+    first: datetime
+    schedule: str | None
+
+    @property
+    def cron(self) -> str:
+        """The batch clock as a cron expression."""
+        return CRON[self.every]
+
+    @property
+    def owner(self) -> str:
+        """Owners as Airflow shows them."""
+        return ", ".join(self.owners)
+
+
+def products_folder() -> Path:
+    """Where products lie; CLEARWAY__PRODUCTS moves it, as it does for the jobs."""
+    default = Path(clearway.__file__).resolve().parents[1] / "products"
+    return Path(os.environ.get("CLEARWAY__PRODUCTS", default))
+
+
+def read_cards(folder: Path) -> list[Card]:
+    """Cards of all products below `folder`, by name. Raises: ValueError naming the file that has none."""
+    return [_read(path) for path in sorted(folder.glob("*/product.yaml"))]
+
+
+def _read(path: Path) -> Card:
+    raw = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
+    try:
+        return Card(
+            name=raw["name"],
+            title=raw["title"],
+            description=raw["description"],
+            owners=tuple(raw["owners"]),
+            risk_tier=raw["risk_tier"],
+            every=raw["batch"]["every"],
+            first=_instant(raw["batch"]["first"]),
+            schedule=raw["release"].get("schedule"),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} lacks or misspells {error}; run: python -m clearway product check") from error
+
+
+def _instant(value: Any) -> datetime:
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime.combine(value, time())
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)

@@ -1,0 +1,61 @@
+"""First task of every chain: it decides what the run is about, then lands the data."""
+
+from typing import Any
+
+from airflow.sdk import AssetAlias, Context
+
+from clearway_airflow import assets
+from clearway_airflow.operators.stage import StageOperator
+
+# ruff: noqa: PLC0415 - see stage.py
+
+
+class IngestOperator(StageOperator):
+    """Lands the window of this run.
+
+    A release first claims the retraining decisions that caused it; one that comes second ends green, as superseded. A
+    batch run treats the oldest of the batches whose events were merged into it and announces the others again.
+    """
+
+    stage = "ingest"
+
+    def __init__(self, *, product: str, chain: str, **kwargs: Any) -> None:
+        # An alias emits only what a run adds to it, so that a batch run announces nothing unless batches were merged.
+        outlets = [AssetAlias(name=f"{product}_merged_batches")] if chain == "batch" else []
+        super().__init__(product=product, chain=chain, outlets=outlets, **kwargs)
+
+    def execute(self, context: Context) -> dict[str, Any] | None:
+        """Decide, claim, land."""
+        from clearway.contracts.verdict import Verdict
+        from clearway.infra.environment import Environment
+        from clearway.ingest.spec import Outputs
+        from clearway.product_yaml import find_product
+        from clearway.release import claim_evidence
+        from clearway_airflow import handoff, requests
+        from clearway_airflow.outcomes import translated
+
+        with translated(self.stage):
+            env = Environment.load()
+            product = find_product(env.products, self.product)
+            is_release = self.chain == "release"
+            request = (
+                requests.for_release(context, product, env) if is_release else requests.for_batch(context, product)
+            )
+            self.log.info("this run is about %s", request)
+            handoff.push_request(context, request)
+            owner = claim_evidence(env, request)
+            if owner != request.release_id:
+                reason = f"superseded: release {owner} already acts on this evidence"
+                nothing = Outputs(
+                    verdict=Verdict.FAIL, reason=reason, raw=None, end=request.end, num_batches=0, num_new=0
+                )
+                return self.conclude(context, nothing)
+            if self.chain == "batch":
+                self._announce_again(context, requests.leftover_batches(context, request))
+        return super().execute(context)
+
+    def _announce_again(self, context: Context, leftovers: list[Any]) -> None:
+        for extra in leftovers:
+            self.log.info("batch %s was merged into this run; announcing it again", extra["batch_id"])
+            alias = AssetAlias(name=f"{self.product}_merged_batches")
+            context["outlet_events"][alias].add(assets.batches(self.product), extra=dict(extra))

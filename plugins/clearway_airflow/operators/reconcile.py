@@ -1,0 +1,45 @@
+"""Nothing lost: what a crash between two systems left undone is found and done."""
+
+from typing import Any
+
+from airflow.sdk import AssetAlias, BaseOperator, Context
+
+from clearway_airflow import assets
+from clearway_airflow.operators.stage import RETRIES, RETRY_DELAY
+
+# ruff: noqa: PLC0415 - see stage.py
+
+
+class ReconcileOperator(BaseOperator):
+    """Repairs one product: retraining decisions nobody acted on, the release document, jobs nobody watches."""
+
+    ui_color = "#eeeeee"
+
+    def __init__(self, *, product: str, **kwargs: Any) -> None:
+        kwargs.setdefault("task_id", f"reconcile_{product}")
+        # An alias emits only what a run adds to it: most runs find nothing.
+        outlets = [AssetAlias(name=f"{product}_reconciled")]
+        super().__init__(outlets=outlets, retries=RETRIES, retry_delay=RETRY_DELAY, **kwargs)
+        self.product = product
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Returns what was repaired, for the task's XCom."""
+        from clearway.infra.environment import Environment
+        from clearway.product_yaml import find_product
+        from clearway.reconcile import lost_decisions, repair_release, stop_unwatched_jobs
+        from clearway_airflow.outcomes import translated
+
+        with translated("reconcile"):
+            env = Environment.load()
+            product = find_product(env.products, self.product)
+            decisions = lost_decisions(env, product)
+            for extra in decisions:
+                alias = AssetAlias(name=f"{self.product}_reconciled")
+                context["outlet_events"][alias].add(assets.retrain(self.product), extra=extra)
+            found = {
+                "decisions": [extra["evidence_digest"] for extra in decisions],
+                "release": repair_release(env, product),
+                "jobs": stop_unwatched_jobs(env),
+            }
+            self.log.info("reconciled: %s", found)
+            return found

@@ -1,0 +1,145 @@
+"""The operator under all stages: a job that outlives its task process."""
+
+from datetime import timedelta
+from typing import Any, ClassVar
+
+from airflow.sdk import BaseOperator, Context, ResumableJobMixin, SkipMixin
+from airflow.sdk.exceptions import AirflowException
+
+# Core modules are imported inside methods: every task process parses the DAG file, only this task runs the stage.
+# ruff: noqa: PLC0415
+
+# A crash of the task process costs one retry; the job it watched goes on meanwhile.
+RETRIES = 3
+RETRY_DELAY = timedelta(seconds=3)
+
+
+class StageOperator(ResumableJobMixin, BaseOperator, SkipMixin):
+    """Runs one stage as a job, watches it, and hands its Outputs on.
+
+    The job id is kept in the task state store before the first poll, so a retry after a crash finds the running job. It
+    is kept with the job's key, which holds a digest of the Inputs: a task cleared because its inputs changed starts a new
+    job, and so does a task cleared after it succeeded (the epoch rises with every success).
+
+    Args:
+        product: name of the product.
+        chain: `release` or `batch`, the chain this task is a step of.
+    """
+
+    external_id_key = "clearway_job"
+    stage: ClassVar[str]
+    ui_color = "#e8f1f8"
+
+    def __init__(self, *, product: str, chain: str, **kwargs: Any) -> None:
+        kwargs.setdefault("task_id", self.stage)
+        kwargs.setdefault("retries", RETRIES)
+        kwargs.setdefault("retry_delay", RETRY_DELAY)
+        super().__init__(**kwargs)
+        self.product = product
+        self.chain = chain
+        self._is_told_to_stop = False
+
+    def execute(self, context: Context) -> dict[str, Any] | None:
+        """Run the stage; the Outputs are the task's return value."""
+        from clearway.release import parse_outputs
+        from clearway_airflow.outcomes import translated
+
+        with translated(self.stage):
+            self._prepare(context)
+            outputs = parse_outputs(self.stage, self.execute_resumable(context))
+            store = context["task_state_store"]
+            store.set("clearway_epoch", self._epoch(context) + 1)
+            return self.conclude(context, outputs)
+
+    def conclude(self, context: Context, outputs: Any) -> dict[str, Any]:
+        """Hand the Outputs on, then let downstream tasks run or skip them."""
+        from clearway_airflow.handoff import push_outputs
+        from clearway_airflow.outcomes import advances
+
+        self.log.info("%s: %s: %s", self.stage, outputs.verdict.value, outputs.reason)
+        does_advance = advances(self.stage, outputs)
+        value = push_outputs(context, outputs)
+        if not does_advance:
+            self.log.info("%s ends this run here; downstream tasks are skipped", self.stage)
+            self.skip(context["ti"], context["task"].get_flat_relatives(upstream=False))
+        return value
+
+    def make_inputs(self, context: Context) -> Any:
+        """The stage's Inputs, from the request and earlier Outputs."""
+        from clearway.release import BATCH, RELEASE, step_of
+        from clearway_airflow.handoff import pull_outputs, pull_request
+
+        steps = RELEASE if self.chain == "release" else BATCH
+        step = step_of(steps, self.stage)
+        return step.build(pull_request(context, first_task=steps[0].name), *pull_outputs(context, step.needs))
+
+    # --- ResumableJobMixin: submit, watch, re-attach
+
+    def submit_job(self, context: Context) -> Any:
+        """Start the job, or find the one that runs under the same key."""
+        job_id = self._runner().submit(self._spec)
+        self.log.info("job %s of %s submitted", job_id, self.stage)
+        return {"key": self._spec.key, "id": job_id}
+
+    def get_job_status(self, external_id: Any, context: Context) -> str:
+        """State of the job; FAILED for one of other inputs, so that a new one is started."""
+        is_ours = external_id["key"] == self._spec.key
+        return str(self._runner().state(external_id["id"])) if is_ours else "failed"
+
+    def is_job_active(self, status: str) -> bool:
+        """Whether to re-attach."""
+        return status == "running"
+
+    def is_job_succeeded(self, status: str) -> bool:
+        """Whether the result is there."""
+        return status == "succeeded"
+
+    def poll_until_complete(self, external_id: Any, context: Context) -> str:
+        """Copy the job's log into the task's until the job ends."""
+        from clearway.infra.clock import SystemClock
+        from clearway.infra.jobs.wait import wait_for
+
+        jobs = self._env.jobs
+        return wait_for(
+            self._runner(),
+            external_id["id"],
+            clock=SystemClock(),
+            poll_s=jobs.poll_s,
+            max_seconds=jobs.max_seconds,
+            on_log=lambda line: self.log.info("%s", line),
+            on_wait=lambda: self._stop_if_told(external_id["id"], context),
+        )
+
+    def get_job_result(self, external_id: Any, context: Context) -> str:
+        """JSON text of the Outputs."""
+        return self._runner().result(external_id["id"])
+
+    def on_kill(self) -> None:
+        """Called from a signal handler, for a person's stop and for a shutdown alike: only take note."""
+        self._is_told_to_stop = True
+
+    def _stop_if_told(self, job_id: str, context: Context) -> None:
+        """End the job if a person ended the task; leave it alone if only this process has to go."""
+        if not self._is_told_to_stop:
+            return
+        ti = context["ti"]
+        states = ti.get_task_states(dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id])
+        if states.get(ti.run_id, {}).get(ti.task_id) == "running":
+            raise AirflowException(f"this process has to stop; job {job_id} goes on and the next try re-attaches")
+        self._runner().cancel(job_id)
+        raise AirflowException(f"task was stopped by a person; job {job_id} was stopped with it")
+
+    def _prepare(self, context: Context) -> None:
+        from clearway.infra.environment import Environment
+        from clearway.release import job_spec
+
+        self._env = Environment.load()
+        self._spec = job_spec(self.stage, self.make_inputs(context), epoch=self._epoch(context))
+
+    def _epoch(self, context: Context) -> int:
+        return int(context["task_state_store"].get("clearway_epoch", 0))
+
+    def _runner(self) -> Any:
+        from clearway.infra.jobs import open_jobs
+
+        return open_jobs(self._env)

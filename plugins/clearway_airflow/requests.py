@@ -1,0 +1,99 @@
+"""What a DAG run is about, from whatever started it: a schedule, a person, a backfill or an asset event."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from airflow.sdk import Context
+
+from clearway.contracts.errors import ConfigError
+from clearway.infra.clock import parse_instant
+from clearway.infra.environment import Environment
+from clearway.infra.layout import Layout
+from clearway.infra.storage import open_storage
+from clearway.product import LoadedProduct, Product
+from clearway.release import Request, batch_request, release_id, release_request
+
+# Runs that stand for an interval of the schedule; every other kind has no data interval.
+_CLOCKED = {"scheduled", "backfill"}
+
+
+def run_name(context: Context) -> str:
+    """This run's release id."""
+    dag_run = context["dag_run"]
+    return release_id(dag_run.dag_id, dag_run.run_id)
+
+
+def for_batch(context: Context, product: LoadedProduct) -> Request:
+    """The batch of this run: its data interval; the oldest of the batches that started it; or the one asked for."""
+    spec = product.spec
+    events = event_extras(context)
+    asked = _param(context, "batch_id")
+    if events:
+        start = min(spec.batch.start_of(extra["batch_id"]) for extra in events)
+    elif _is_clocked(context):
+        start = context["data_interval_start"]
+    elif asked:
+        start = spec.batch.start_of(asked)
+    else:
+        raise ConfigError("this run names no batch; set the parameter batch_id (YYYY-MM-DD)")
+    return batch_request(spec, run_name(context), start=parse_instant(start.isoformat()))
+
+
+def leftover_batches(context: Context, request: Request) -> list[Mapping[str, Any]]:
+    """Batches whose events were merged into this run but that it does not treat: they must be announced again."""
+    waiting = {extra["batch_id"]: extra for extra in event_extras(context)}
+    return [extra for batch_id, extra in sorted(waiting.items()) if batch_id != request.batch_id]
+
+
+def for_release(context: Context, product: LoadedProduct, env: Environment) -> Request:
+    """The release this run makes, with the evidence of every event that was merged into it."""
+    events = event_extras(context)
+    newest: Mapping[str, Any] = events[-1] if events else {}
+    text = newest.get("as_of") or _param(context, "as_of")
+    if text:
+        as_of = _instant(text)
+    elif _is_clocked(context):
+        as_of = context["data_interval_end"]
+    else:
+        as_of = newest_landed_end(product.spec, env)
+    return release_request(
+        product.spec,
+        run_name(context),
+        as_of=parse_instant(as_of.isoformat()),
+        approval=_param(context, "approval") or "default",
+        reason=str(newest.get("reason") or _param(context, "reason")),
+        evidence=tuple(dict.fromkeys(e["evidence_digest"] for e in events if e.get("evidence_digest"))),
+    )
+
+
+def newest_landed_end(product: Product, env: Environment) -> datetime:
+    """End of the newest landed batch, and no earlier than the first release's data."""
+    layout = Layout(env.store_root, product.name)
+    entry = layout.ledger_entry("0").removesuffix("/0.json")
+    landed = [uri.rpartition("/")[2].removesuffix(".json") for uri in open_storage(env.store_root).list(entry)]
+    ends = [product.batch.end_of(product.batch.start_of(batch_id)) for batch_id in landed]
+    return max([product.release.first_end, *ends])
+
+
+def event_extras(context: Context) -> Sequence[Mapping[str, Any]]:
+    """Payloads of the asset events that started this run, oldest first; a watcher's are unwrapped."""
+    events = [event for group in (context.get("triggering_asset_events") or {}).values() for event in group]
+    extras = (event.extra or {} for event in sorted(events, key=lambda event: event.timestamp))
+    return [extra["payload"] if extra.get("from_trigger") else extra for extra in extras]
+
+
+def _is_clocked(context: Context) -> bool:
+    run_type = context["dag_run"].run_type
+    return getattr(run_type, "value", run_type) in _CLOCKED
+
+
+def _param(context: Context, name: str) -> str:
+    return str((context.get("params") or {}).get(name) or "").strip()
+
+
+def _instant(text: str) -> datetime:
+    try:
+        return parse_instant(text)
+    except ValueError as error:
+        raise ConfigError(f"as_of {text!r} is no date; allowed: YYYY-MM-DD or ISO 8601") from error

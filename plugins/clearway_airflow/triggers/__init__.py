@@ -1,0 +1,1 @@
+"""Triggers: data about what to wait for, and one loop each."""

@@ -1,0 +1,84 @@
+"""Start a release when a request file appears: `<home>/drop/<product>/<any name>.json`, or the same keys in a bucket.
+
+The file may say {"as_of": "2013-05-06", "reason": "…"}; an empty object asks for a release on the newest landed data.
+Every file acts once: its name and content make the evidence digest, which a release claims before it starts, and a mark
+below `taken/` keeps the watcher from announcing it again. A crash in between announces twice and releases once.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from airflow.triggers.base import BaseEventTrigger, TriggerEvent
+
+# Files are dropped by people and nightly exports; a few seconds are soon enough and cost one listing each.
+POLL_S = 2.0
+
+
+class DropTrigger(BaseEventTrigger):
+    """Watches one product's drop folder.
+
+    Args:
+        poll_s: seconds between two listings.
+    """
+
+    def __init__(self, *, product: str, poll_s: float = POLL_S) -> None:
+        super().__init__()
+        self.product = product
+        self.poll_s = poll_s
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Class path and arguments, for the triggerer."""
+        return f"{type(self).__module__}.{type(self).__name__}", {"product": self.product, "poll_s": self.poll_s}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """One event per request file, for ever."""
+        while True:
+            for request in await asyncio.to_thread(new_requests, self.product):
+                yield TriggerEvent(request)
+                await asyncio.to_thread(mark_taken, self.product, request)
+            await asyncio.sleep(self.poll_s)
+
+
+def new_requests(product: str) -> list[dict[str, Any]]:
+    """Requests without a mark, oldest name first. A file that is no JSON object is a request with that as its reason."""
+    from clearway.contracts.manifest import sha256_of  # noqa: PLC0415 - the DAG file imports this module
+    from clearway.infra.storage import join  # noqa: PLC0415
+
+    storage, folder = _drop(product)
+    found = []
+    for uri in storage.list(folder):
+        name = uri.removeprefix(f"{folder}/")
+        if "/" in name or not name.endswith(".json"):
+            continue
+        data = storage.read(uri)
+        digest = sha256_of(name.encode() + b"\0" + data)
+        if not storage.exists(join(folder, "taken", f"{digest}.json")):
+            found.append({"evidence_digest": digest, "as_of": "", "reason": f"request file {name}", **_asked(data)})
+    return found
+
+
+def mark_taken(product: str, request: dict[str, Any]) -> None:
+    """Remember that a request was announced."""
+    from clearway.infra.storage import join  # noqa: PLC0415
+
+    storage, folder = _drop(product)
+    storage.create(join(folder, "taken", f"{request['evidence_digest']}.json"), json.dumps(request).encode())
+
+
+def _asked(data: bytes) -> dict[str, str]:
+    try:
+        raw = json.loads(data or b"{}")
+    except ValueError:
+        return {}
+    asked = raw if isinstance(raw, dict) else {}
+    return {key: asked[key] for key in ("as_of", "reason") if isinstance(asked.get(key), str)}
+
+
+def _drop(product: str) -> Any:
+    from clearway.infra.environment import Environment  # noqa: PLC0415
+    from clearway.infra.storage import join, open_storage  # noqa: PLC0415
+
+    root = join(Environment.load().home.as_uri(), "drop", product)
+    return open_storage(root), root
