@@ -33,7 +33,9 @@ def measure_performance(labels: pa.Table, predictions: pa.Table) -> PerformanceP
 
 def _one_model(digest: str, rows: pa.Table) -> ModelPerformance:
     labels, scores = rows[LABEL].to_numpy(), rows["score"].to_numpy()
-    days = rows["event_time"].cast(pa.timestamp("us")).cast(pa.date32()).cast(pa.int32()).to_numpy()
+    # A caller need not say when the predicted thing takes place; the moment of the answer is the next best block.
+    moments = pc.coalesce(rows["event_time"], rows["logged_at"])
+    days = moments.cast(pa.timestamp("us")).cast(pa.date32()).cast(pa.int32()).to_numpy()
     lower, upper = _gap_interval(labels, scores, days)
     return ModelPerformance(
         model_digest=digest,
