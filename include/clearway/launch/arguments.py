@@ -35,3 +35,9 @@ def quiet_clients() -> None:
     """HTTP clients log every request at INFO; polling would bury what people read."""
     for name in ("httpx", "httpcore"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def add_week_arguments(parser: argparse.ArgumentParser, *, default: str) -> None:
+    """How much to play, and what to plant."""
+    parser.add_argument("--weeks", type=int, metavar="N", help=f"number of batches to play (default: {default})")
+    parser.add_argument("--fault", metavar="NAME", help="plant an abrupt, announced fault after two clean batches")

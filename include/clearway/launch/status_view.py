@@ -43,6 +43,11 @@ class StatusView:
         """A few words between the changes."""
         self._console.print(text, soft_wrap=True, markup=False)
 
+    def know(self, state: StackState) -> None:
+        """Take a state as already shown, so that only later changes are lines of their own."""
+        self._seen = {part.name: part for part in state.components}
+        self._noted |= set(state.notes)
+
     def show(self, state: StackState) -> None:
         """Draw what changed."""
         for note in state.notes:

@@ -90,7 +90,7 @@ class Supervisor:
         )
 
     def run(self) -> int:
-        """Until a signal or `request_stop`; returns the exit code: 0 for a requested stop, 1 if a component stayed dead."""
+        """Until a signal or `request_stop`; the exit code: 0 for a requested stop, 1 if a component stayed dead."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: self._stop.set())
         process.adopt_orphans()

@@ -1,0 +1,138 @@
+"""What the commands that drive a running stack share: connect, play weeks, give the account."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from time import monotonic, sleep
+from types import FrameType
+from typing import Any
+
+from clearway.contracts.codec import to_jsonable
+from clearway.contracts.errors import ConfigError, Unavailable
+from clearway.infra.environment import Environment
+from clearway.infra.release_store import open_release_store
+from clearway.launch.account import read_releases, times_of
+from clearway.launch.airflow_api import AirflowApi
+from clearway.launch.example_request import try_example
+from clearway.launch.plant import planted
+from clearway.launch.replay import Loop, Played, batch_ids, is_enough
+from clearway.launch.run_view import RunView
+from clearway.launch.served import measure_served
+from clearway.launch.stack import connected, running_stack
+from clearway.launch.state import StackState
+from clearway.launch.summary import summarise_stack
+from clearway.product import LoadedProduct
+
+# The DAG processor looks for files every few seconds; its first parse imports Airflow once more.
+DAGS_TIMEOUT_S = 90.0
+VERBS = ("ingest", "release", "monitor")
+
+
+class Driver:
+    """One command's hold on a running stack; use as a context manager."""
+
+    def __init__(self, env: Environment, product: LoadedProduct, state: StackState, view: RunView) -> None:
+        self.env, self.product, self.state, self.view = connected(env, state), product, state, view
+        self.api = AirflowApi(state.airflow_url)
+        self.loop = Loop(self.api, product.name, on_tasks=view.tasks)
+
+    def __enter__(self) -> "Driver":
+        self._wait_for_dags()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.view.close()
+        self.api.close()
+
+    def _wait_for_dags(self) -> None:
+        deadline = monotonic() + DAGS_TIMEOUT_S
+        missing = {f"{self.product.name}_{verb}" for verb in VERBS}
+        while missing := {d for d in missing if not self.api.has_dag(d)}:
+            if monotonic() > deadline:
+                errors = "\n".join(self.api.import_errors()) or "no import errors are reported"
+                raise ConfigError(f"Airflow does not know {sorted(missing)} after {DAGS_TIMEOUT_S:.0f} s; {errors}")
+            sleep(0.3)
+
+    def weeks_after_first(self, count: int) -> list[str]:
+        """Batch ids after the first release's data."""
+        spec = self.product.spec
+        return list(islice(batch_ids(spec.batch, first_end=spec.release.first_end), count))
+
+    def first_release(self) -> bool:
+        """The release on the first months; whether a model serves after it."""
+        first_end = self.product.spec.release.first_end
+        self.view.say(f"First release of {self.product.name}: everything known on {first_end:%d %B %Y}")
+        name = f"first-{first_end:%Y-%m-%d}"
+        self.loop.release(name, as_of=first_end, note="first release, by `python -m clearway run`")
+        document, _ = open_release_store(self.env).read(self.product.name)
+        return document.champion is not None
+
+    def play(self, *, weeks: int | None, skip: int = 0) -> list[Played]:
+        """Play batches until `is_enough`; the first `skip` after the first release's data are not played."""
+        spec, played = self.product.spec, list[Played]()
+        for batch_id in islice(batch_ids(spec.batch, first_end=spec.release.first_end), skip, None):
+            if is_enough(played, weeks=weeks):
+                break
+            self._announce_fault(batch_id)
+            self.view.say(f"{spec.batch.every.capitalize()} of {batch_id}")
+            played.append(self.loop.batch(batch_id))
+            self.view.say(_became(played[-1]))
+        return played
+
+    def _announce_fault(self, batch_id: str) -> None:
+        fault = planted(self.env, self.product.name)
+        if fault is not None and fault["from"] == batch_id:
+            self.view.say(f"  !! PLANTED FAULT: {fault['fault']} in this batch and every later one !!")
+
+    def account(self, played: list[Played], *, total_s: float) -> dict[str, Any]:
+        """Everything that happened, as JSON values."""
+        document, _ = open_release_store(self.env).read(self.product.name)
+        makers = {e.after: e.release_id for e in document.history if e.after}
+        served = measure_served(self.env, self.product, releases=makers)
+        releases = read_releases(self.api, self.product.name, document=document, served=served)
+        state = running_stack(self.env) or self.state
+        times = to_jsonable(times_of(releases, played, healthy_s=state.ready_after_s))
+        fault = planted(self.env, self.product.name)
+        result: dict[str, Any] = {
+            "product": self.product.name,
+            "releases": to_jsonable(releases),
+            "weeks": to_jsonable(played),
+            "times": {**times, "total_s": round(total_s, 1)},
+            "planted": [fault] if fault else [],
+            "stack": summarise_stack(state, is_new=False),
+        }
+        if document.champion is not None:
+            result |= to_jsonable(try_example(self.env, document.champion))
+        return result
+
+
+def _became(played: Played) -> str:
+    if not played.is_landed:
+        return "  refused by ingest (see its log); nothing published changes"
+    text = f"  landed, predicted, watched in {played.seconds:.1f} s"
+    if played.retrain:
+        return f"{text}; retraining decided: {'a new champion serves' if played.is_promoted else 'the champion stays'}"
+    return text
+
+
+def needed_stack(env: Environment) -> StackState:
+    """The running stack. Raises: Unavailable if there is none."""
+    state = running_stack(env)
+    if state is None:
+        raise Unavailable("no stack is running; start one with `make run` or `python -m clearway up --detach`")
+    return state
+
+
+@contextmanager
+def sigterm_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM unwind like Ctrl-C, so that what was started is stopped."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

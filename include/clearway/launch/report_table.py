@@ -1,0 +1,120 @@
+"""The account as text for people."""
+
+import io
+import shutil
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+# Narrower terminals would break the table into unreadable columns.
+MIN_WIDTH = 110
+DIGEST_CHARS = 8
+# Budget on two cores: what the figure is held against, in seconds.
+BUDGET_S = {
+    "healthy_s": ("everything healthy", 40.0),
+    "first_release_s": ("first release", 90.0),
+    "week_median_s": ("one week, landing to drift report (median)", 15.0),
+    "week_max_s": ("one week, landing to drift report (slowest)", None),
+    "retraining_release_max_s": ("slowest retraining release", 60.0),
+    "total_s": ("this command", None),
+}
+MEMORY_BUDGET_MIB = 4096
+
+
+def render_account(result: dict[str, Any]) -> str:
+    """Releases, their stages, times and memory, and where to look."""
+    width = max(MIN_WIDTH, shutil.get_terminal_size((MIN_WIDTH, 40)).columns)
+    console = Console(file=io.StringIO(), width=width, highlight=False, color_system=None)
+    for fault in result.get("planted", []):
+        console.print(f"PLANTED FAULT: {fault['fault']} in every batch from {fault['from']} on.", markup=False)
+    console.print(_releases(result["releases"]))
+    console.print(_stages(result["releases"]))
+    for release in result["releases"]:
+        if release["outcome"] != "promoted" and release["reason"]:
+            console.print(f"{release['run_id']}: {release['outcome']}: {release['reason']}", markup=False)
+    if "times" in result:
+        console.print(_times(result))
+    for line in where_to_look(result):
+        console.print(line, markup=False, soft_wrap=True)
+    file = console.file
+    assert isinstance(file, io.StringIO)
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+
+
+def _releases(releases: list[dict[str, Any]]) -> Table:
+    table = Table(title="Releases, and how their models did on the rows they served", title_justify="left")
+    for name in ("#", "trigger", "as of", "outcome", "champion"):
+        table.add_column(name)
+    for name in ("weeks", "rows", "AUC", "LightGBM", "log-loss", "LightGBM"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for number, release in enumerate(releases, 1):
+        table.add_row(
+            str(number),
+            release["trigger"],
+            release["as_of"][:10],
+            release["outcome"],
+            f"{_short(release['champion_before'])} → {_short(release['champion_after'])}",
+            *_served(release["served"]),
+        )
+    return table
+
+
+def _served(served: dict[str, Any] | None) -> tuple[str, ...]:
+    if served is None:
+        return ("-",) * 6
+    score, reference = served["score"] or {}, served["reference"] or {}
+    figures = [(score, "auc"), (reference, "auc"), (score, "log_loss"), (reference, "log_loss")]
+    texts = [f"{values[key]:.4f}" if values else "-" for values, key in figures]
+    return (str(len(served["batch_ids"])), f"{served['num_rows']:,}", *texts)
+
+
+def _stages(releases: list[dict[str, Any]]) -> Table:
+    table = Table(title="Stages: verdict and seconds", title_justify="left")
+    table.add_column("stage")
+    names: dict[str, None] = {}
+    for number, release in enumerate(releases, 1):
+        table.add_column(f"#{number}", justify="right", no_wrap=True)
+        names |= dict.fromkeys(s["name"] for s in release["stages"])
+    for name in names:
+        cells = (next((s for s in r["stages"] if s["name"] == name), None) for r in releases)
+        table.add_row(name, *(_stage_cell(c) for c in cells))
+    table.add_row("whole release", *(_seconds(r["seconds"]) for r in releases))
+    return table
+
+
+def _stage_cell(stage: dict[str, Any] | None) -> str:
+    return "-" if stage is None else f"{stage['verdict']} {_seconds(stage['seconds'])}".strip()
+
+
+def _times(result: dict[str, Any]) -> Table:
+    table = Table(title="Times and memory", title_justify="left")
+    table.add_column("what")
+    table.add_column("measured", justify="right")
+    table.add_column("budget on 2 cores", justify="right")
+    for key, (text, budget) in BUDGET_S.items():
+        value = result["times"].get(key)
+        if value is not None:
+            table.add_row(text, f"{value:.1f} s", f"< {budget:.0f} s" if budget else "")
+    table.add_row(
+        "memory of all processes, peak", f"{result['stack']['peak_memory_mib']} MiB", f"< {MEMORY_BUDGET_MIB} MiB"
+    )
+    return table
+
+
+def where_to_look(result: dict[str, Any]) -> list[str]:
+    """Addresses, and a request that can be copied."""
+    stack = result["stack"]
+    lines = ["Where to look", f"  Airflow UI     {stack['airflow']}", f"  MLflow UI      {stack['mlflow']}"]
+    lines.append(f"  endpoint docs  {stack['endpoint_docs']}")
+    if result.get("curl"):
+        lines.append(f"  ask the model  {result['curl']}")
+    return [*lines, "The stack keeps running in the background; `make stop` ends it."]
+
+
+def _short(digest: str | None) -> str:
+    return digest[:DIGEST_CHARS] if digest else "none"
+
+
+def _seconds(value: float | None) -> str:
+    return f"{value:.1f} s" if value is not None else ""
