@@ -1,6 +1,6 @@
 # Thin calls of `python -m clearway …` (see its --help); `make` alone lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help install run release replay rollback stop status clean test lint lock
+.PHONY: help install run release replay rollback stop status clean test fast lint lock
 
 PYTHON ?= python3
 VENV := .venv
@@ -37,9 +37,11 @@ stop: $(STAMP) ## Stop everything that run started
 clean: $(STAMP) ## Stop and remove .clearway: data, models, logs, databases
 	@$(CLEARWAY) clean $(ARGS)
 
-test: $(STAMP) ## Fast tests first, then everything that needs no GPU
-	@$(PY) -m pytest -q -m "not slow and not airflow and not gpu"
-	@$(PY) -m pytest -q -m "(slow or airflow) and not gpu"
+test: $(STAMP) ## Everything that needs no GPU, linters included, fast tests first
+	@$(PY) -m pytest -q -m "not gpu"
+
+fast: $(STAMP) ## The fast tests only, in under 90 s
+	@$(PY) -m pytest -q -m "not slow and not airflow and not gpu and not browser"
 
 lint: $(STAMP) ## ruff, mypy, import contracts, sizes
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports

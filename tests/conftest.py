@@ -35,3 +35,10 @@ def env(tmp_path: Path) -> Environment:
 def flights() -> LoadedProduct:
     """The demonstration product, as a user has it."""
     return find_product(project_root() / "include" / "products", "flights")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Fast tests first, then slow ones, then those that start Airflow: a mistake shows within seconds."""
+    items.sort(
+        key=lambda item: (item.get_closest_marker("airflow") is not None, item.get_closest_marker("slow") is not None)
+    )
