@@ -88,6 +88,7 @@ class ReleaseDocument:
         release_id: the release or rollback order behind the phase; None when idle.
         reason: why it is rolling back or aborting; empty otherwise.
         ending: how an abort will be recorded; None outside ABORTING.
+        order_id: the rollback order that caused or joined the phase and is recorded beside it; None otherwise.
         epoch: fencing epoch; rises with every lease taken.
         lease: the current holder, or None.
         history: newest last, at most MAX_HISTORY.
@@ -102,6 +103,7 @@ class ReleaseDocument:
     release_id: str | None = None
     reason: str = ""
     ending: Outcome | None = None
+    order_id: str | None = None
     epoch: int = 0
     lease: Lease | None = None
     history: tuple[HistoryEntry, ...] = ()
@@ -188,6 +190,16 @@ def begin_abort(
     return dataclasses.replace(document, weight_pct=0.0, phase=Phase.ABORTING, reason=reason, ending=ending)
 
 
+def join_order(document: ReleaseDocument, *, epoch: int, order_id: str) -> ReleaseDocument:
+    """A rollback order meets traffic already on its way back: it ends, recorded as rolled back, in the same write."""
+    check_epoch(document, epoch)
+    if document.phase not in {Phase.ABORTING, Phase.ROLLING_BACK}:
+        raise StaleWriter(
+            f"order {order_id!r} has nothing to join: phase is {document.phase.value!r}; begin a rollback"
+        )
+    return dataclasses.replace(document, order_id=order_id)
+
+
 def finish_abort(document: ReleaseDocument, *, epoch: int, now_s: float, keeps_lease: bool = False) -> ReleaseDocument:
     """Drop the candidate; the champion has the traffic. `keeps_lease`: the holder goes on with its own release."""
     check_epoch(document, epoch)
@@ -267,6 +279,10 @@ def _finish(
         reason=reason,
         candidate=candidate.digest if candidate else None,
     )
+    entries = [entry]
+    if document.order_id not in {None, document.release_id}:
+        joined = dataclasses.replace(entry, release_id=str(document.order_id), outcome=Outcome.ROLLED_BACK)
+        entries.append(joined)
     return dataclasses.replace(
         document,
         candidate=None,
@@ -275,6 +291,7 @@ def _finish(
         release_id=None,
         reason="",
         ending=None,
+        order_id=None,
         lease=None,
-        history=(*document.history, entry)[-MAX_HISTORY:],
+        history=(*document.history, *entries)[-MAX_HISTORY:],
     )

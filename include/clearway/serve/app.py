@@ -68,8 +68,8 @@ class ModelServer:
 
     Args:
         token: bearer token of /admin/*.
-        make_pages: builds the FastAPI app for /docs, /openapi.json and /admin/*; called at their first use, because its
-            import costs more than the server's whole start.
+        make_pages: builds the FastAPI app for /docs, /openapi.json and /admin/*; called in a thread once the server
+            answers, because its import costs as much as the rest of the start.
         random_source: chooses a version for callers without a sticky key.
     """
 
@@ -87,7 +87,7 @@ class ModelServer:
         self.versions, self.prediction_log, self.counters = versions, prediction_log, Counters()
         self._clock, self._token, self._limits, self._random = clock, token, limits, random_source
         self._make_pages = make_pages
-        self._pages: App | None = None
+        self._making_pages: asyncio.Future[App] | None = None
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="score")
         self._num_in_flight = 0
         self._id_prefix, self._id_count = uuid.uuid4().hex[:12], 0
@@ -231,14 +231,20 @@ class ModelServer:
             return
         except Disconnected:
             return
-        if self._pages is None:
-            self._pages = await asyncio.to_thread(self._make_pages, self)
-        await self._pages(scope, _replay(data, receive), send)
+        pages = await self._pages()
+        await pages(scope, _replay(data, receive), send)
+
+    async def _pages(self) -> App:
+        if self._making_pages is None:
+            self._making_pages = asyncio.ensure_future(asyncio.to_thread(self._make_pages, self))
+        return await asyncio.shield(self._making_pages)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         await send({"type": "lifespan.startup.complete"})
+        making = asyncio.ensure_future(self._pages())
         await receive()
+        await making
         await asyncio.to_thread(self.prediction_log.close)
         self._pool.shutdown()
         await send({"type": "lifespan.shutdown.complete"})

@@ -16,6 +16,7 @@ from clearway.serve.app import MAX_MESSAGE, ModelServer, score_rows
 from clearway.serve.decode import decode
 from clearway.serve.openapi import describe, render_page
 from clearway.serve.refusal import Refusal, shown
+from clearway.serve.versions import Loaded
 
 Digest = Annotated[str, pydantic.Field(pattern=r"^[0-9a-f]{64}$")]
 # Epochs rise by one per lease taken; beyond 2**53 a JSON number is no exact integer for every client.
@@ -89,6 +90,11 @@ def _add_versions(app: fastapi.FastAPI, server: ModelServer) -> None:
         versions.unload(digest, epoch=epoch)
         return Done()
 
+    @app.get("/admin/versions/{digest}/examples", tags=["admin"])
+    def examples(digest: Digest) -> dict[str, Any]:
+        """The golden rows of a loaded version, as a body for /invocations."""
+        return {"instances": _loaded(server, digest).package.golden["rows"]}
+
     @app.put("/admin/traffic", tags=["admin"])
     def set_traffic(body: SetTraffic) -> Done:
         """Replace the traffic table atomically; the next request is answered by it."""
@@ -106,9 +112,7 @@ def _add_service(app: fastapi.FastAPI, server: ModelServer) -> None:
     @app.post("/admin/score", tags=["admin"])
     async def score(request: fastapi.Request, digest: Digest) -> dict[str, Any]:
         """Score with one loaded version, whoever takes traffic; never logged."""
-        version = server.versions.serving.loaded.get(digest)
-        if version is None:
-            raise Refusal(404, "not_loaded", f"version {digest} is not loaded; load it first")
+        version = _loaded(server, digest)
         body = decode(await request.body())
         scores = await fastapi.concurrency.run_in_threadpool(score_rows, version, body)
         return {"predictions": scores, "model_digest": digest}
@@ -118,6 +122,13 @@ def _add_service(app: fastapi.FastAPI, server: ModelServer) -> None:
         """Return once every row logged so far can be read from storage."""
         server.prediction_log.flush()
         return Done()
+
+
+def _loaded(server: ModelServer, digest: str) -> Loaded:
+    version = server.versions.serving.loaded.get(digest)
+    if version is None:
+        raise Refusal(404, "not_loaded", f"version {digest} is not loaded; load it first")
+    return version
 
 
 def _add_errors(app: fastapi.FastAPI) -> None:

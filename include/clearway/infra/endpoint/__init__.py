@@ -65,6 +65,10 @@ class Endpoint(Protocol):
         """
         ...
 
+    def examples(self, digest: str) -> list[dict[str, Any]]:
+        """Rows that a loaded version certainly takes, for probes that need no storage. Raises: Unavailable."""
+        ...
+
     def unload(self, digest: str, *, epoch: int) -> None:
         """Drop a version; one that is not loaded is a no-op. Raises: StaleWriter, ConfigError if it takes traffic."""
         ...

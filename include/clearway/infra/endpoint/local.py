@@ -59,6 +59,9 @@ class LocalEndpoint:
             answer = self._admin("POST", f"/admin/score?digest={digest}", {"instances": rows})
         return list(answer["predictions"]), str(answer["model_digest"])
 
+    def examples(self, digest: str) -> list[dict[str, Any]]:
+        return list(self._admin("GET", f"/admin/versions/{digest}/examples")["instances"])
+
     def score_logged(self, batch: LoggedRows) -> tuple[list[float], str]:
         body = {
             "dataframe_split": {"columns": batch.columns, "data": batch.rows},

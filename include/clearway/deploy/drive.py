@@ -1,0 +1,181 @@
+"""Carry a stored intent to its end: look, decide, store, act, again.
+
+Every write names the epoch it was made under. A holder that slept through its lease finds a newer epoch in the document
+or at the endpoint and stops with StaleWriter; nothing it does after that is accepted anywhere.
+"""
+
+import dataclasses
+import logging
+
+from clearway.contracts import release_document as documents
+from clearway.contracts.errors import (
+    ClearwayError,
+    CompareAndSwapFailed,
+    ConfigError,
+    IntegrityError,
+    LeaseHeld,
+    StaleWriter,
+    Unavailable,
+)
+from clearway.contracts.release_document import Phase, ReleaseDocument
+from clearway.contracts.verdict import Check, Verdict
+from clearway.deploy.controls import Controls
+from clearway.deploy.proofs import check_golden, probe_live
+from clearway.deploy.rollout import Action, CheckGolden, Load, ProbeLive, Seen, SetWeights, Step
+from clearway.deploy.strategies import blue_green
+from clearway.infra.faults import fault
+
+log = logging.getLogger("clearway.deploy")
+
+# The longest path (deploy, failed live probe, abort) takes 14 steps; more means that effects do not last.
+MAX_STEPS = 40
+LEASE_POLL_S = 0.5
+
+
+@dataclasses.dataclass(slots=True)
+class Tenure:
+    """One holder's time with the lease: the document as stored, its version, and the epoch all writes name."""
+
+    controls: Controls
+    document: ReleaseDocument
+    version: int
+
+    @property
+    def epoch(self) -> int:
+        return self.document.epoch
+
+    def store(self, document: ReleaseDocument) -> None:
+        """Write, and keep the lease alive unless the document ends it. Raises: StaleWriter."""
+        controls, epoch = self.controls, self.epoch
+        if document.lease is not None:
+            now_s = controls.clock.now_s()
+            document = documents.renew_lease(document, epoch=epoch, now_s=now_s, ttl_s=controls.lease_ttl_s)
+        try:
+            self.version = controls.store.swap(document, expected_version=self.version)
+        except CompareAndSwapFailed:
+            stored, version = controls.store.read(document.product)
+            documents.check_epoch(stored, epoch)
+            if stored != document:  # equal means: our own write took effect and only its answer was lost
+                raise
+            self.version = version
+        self.document = document
+
+
+def take(controls: Controls, product: str, *, holder: str, is_seized: bool = False) -> Tenure:
+    """Own the product's document, waiting for a living holder at most one lease long. Raises: LeaseHeld."""
+    deadline_s = controls.clock.now_s() + controls.lease_ttl_s + LEASE_POLL_S
+    while True:
+        document, version = controls.store.read(product)
+        now_s = controls.clock.now_s()
+        try:
+            owned = documents.take_lease(
+                document, holder=holder, now_s=now_s, ttl_s=controls.lease_ttl_s, is_seized=is_seized
+            )
+            version = controls.store.swap(owned, expected_version=version)
+        except CompareAndSwapFailed:
+            continue  # somebody else moved; their document says whether we have to wait
+        except LeaseHeld:
+            if now_s >= deadline_s:
+                raise
+            controls.clock.sleep(LEASE_POLL_S)
+            continue
+        return Tenure(controls=controls, document=owned, version=version)
+
+
+def drive(tenure: Tenure, *, keeps_lease: bool = False) -> None:
+    """Finish whatever the document intends; afterwards it is idle.
+
+    Args:
+        keeps_lease: the holder goes on with its own release after finishing someone else's.
+    Raises: StaleWriter (a newer holder took over), Unavailable (the intent stays stored for whoever retries).
+    """
+    seen = _look(tenure, None)
+    for _ in range(MAX_STEPS):
+        step = blue_green.step(tenure.document, seen, now_s=tenure.controls.clock.now_s())
+        if step.document != tenure.document:
+            _store_step(tenure, step, keeps_lease=keeps_lease)
+        if tenure.document.phase is Phase.IDLE:
+            return
+        if step.action is not None:
+            seen = _perform(tenure, step.action, seen)
+        elif tenure.document.phase is Phase.ABORTING:
+            seen = _look(tenure, None)  # proofs of the candidate say nothing about the way back
+    raise Unavailable(
+        f"{tenure.document.product!r} is still {tenure.document.phase.value!r} after {MAX_STEPS} steps; "
+        f"the endpoint does not keep what it is told (last seen {seen}), check it, then retry"
+    )
+
+
+def _store_step(tenure: Tenure, step: Step, *, keeps_lease: bool) -> None:
+    document = step.document
+    if document.phase is Phase.IDLE and keeps_lease:
+        document = dataclasses.replace(document, lease=tenure.document.lease)
+    fault(f"deploy.before_{document.phase.value}")
+    tenure.store(document)
+    log.info("release document stored", extra={"phase": document.phase.value, "epoch": document.epoch})
+    fault(f"deploy.after_{document.phase.value}")
+
+
+def _look(tenure: Tenure, before: Seen | None) -> Seen:
+    state = tenure.controls.endpoint.state()
+    is_same = before is not None and before.weights_pct == state.weights_pct
+    return Seen(
+        loaded=frozenset(state.loaded),
+        weights_pct=state.weights_pct,
+        endpoint_epoch=state.epoch,
+        golden=before.golden if before else None,
+        live=before.live if before and is_same else None,
+    )
+
+
+def _perform(tenure: Tenure, action: Action, seen: Seen) -> Seen:
+    fault(f"deploy.before_{action.name}")
+    try:
+        seen = _act(tenure, action, seen)
+    except StaleWriter as error:
+        stored, _ = tenure.controls.store.read(tenure.document.product)
+        if stored.epoch != tenure.epoch:
+            raise
+        raise ConfigError(
+            f"the endpoint has seen a newer epoch than the release store, which is at {stored.epoch}: the store was "
+            "lost or replaced; restore it, or clear the endpoint's state folder and release again"
+        ) from error
+    log.info("release action done", extra={"action": action.name, "epoch": tenure.epoch})
+    fault(f"deploy.after_{action.name}")
+    return seen
+
+
+def _act(tenure: Tenure, action: Action, seen: Seen) -> Seen:
+    controls = tenure.controls
+    if isinstance(action, CheckGolden):
+        return dataclasses.replace(seen, golden=check_golden(controls, action.version))
+    if isinstance(action, ProbeLive):
+        return dataclasses.replace(_look(tenure, seen), live=probe_live(controls, action.digest))
+    if isinstance(action, SetWeights):
+        controls.endpoint.set_weights(action.weights_pct, epoch=tenure.epoch)
+    else:
+        seen = _load(tenure, action, seen)
+    return _look(tenure, seen)
+
+
+def _load(tenure: Tenure, action: Load, seen: Seen) -> Seen:
+    version, candidate = action.version, tenure.document.candidate
+    try:
+        tenure.controls.endpoint.load(uri=version.uri, digest=version.digest, epoch=tenure.epoch)
+    except IntegrityError as error:
+        if tenure.document.phase is not Phase.DEPLOYING or candidate is None or candidate.digest != version.digest:
+            raise
+        # A damaged candidate is an answer, not a crash: the champion keeps the traffic and the release ends aborted.
+        return dataclasses.replace(seen, golden=Check(name="package", verdict=Verdict.FAIL, reason=str(error)))
+    return seen
+
+
+def let_go(tenure: Tenure) -> None:
+    """After an error: end the lease, so that a retry or the reconciler need not wait for it; the intent stays.
+
+    Best effort: whoever cannot write here has lost the lease already, or leaves it to expire.
+    """
+    try:
+        tenure.store(documents.drop_lease(tenure.document, epoch=tenure.epoch))
+    except ClearwayError as error:
+        log.warning("lease could not be ended early, it expires by itself: %s", error)

@@ -1,0 +1,73 @@
+"""The words every rollout strategy speaks: what was seen, what to do next.
+
+A strategy is one pure function `step(document, seen, now_s) → Step`. Its document is stored before its action is
+performed, so whoever resumes after a crash finds the intent and goes on.
+"""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from clearway.contracts.release_document import ReleaseDocument, Version
+from clearway.contracts.verdict import Check
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What is known of the endpoint now.
+
+    Args:
+        loaded: digests that are loaded and ready.
+        weights_pct: digest → share of traffic in percent.
+        endpoint_epoch: newest epoch the endpoint has seen; once it is ours, older holders are refused there too.
+        golden: how the loaded candidate answered its package's golden rows; None before it was asked.
+        live: whether callers are answered by `live_digest`; None before it was asked, or after the traffic changed.
+    """
+
+    loaded: frozenset[str]
+    weights_pct: dict[str, float]
+    endpoint_epoch: int
+    golden: Check | None = None
+    live: Check | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Bring a version beside the others; loading it again only tells the endpoint our epoch."""
+
+    name: ClassVar[str] = "load"
+    version: Version
+
+
+@dataclass(frozen=True, slots=True)
+class CheckGolden:
+    """Ask the loaded version itself for its golden rows."""
+
+    name: ClassVar[str] = "golden"
+    version: Version
+
+
+@dataclass(frozen=True, slots=True)
+class SetWeights:
+    """Switch the traffic table atomically."""
+
+    name: ClassVar[str] = "weights"
+    weights_pct: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeLive:
+    """Ask as any caller does, several times, and see who answers."""
+
+    name: ClassVar[str] = "probe"
+    digest: str
+
+
+Action = Load | CheckGolden | SetWeights | ProbeLive
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The document to store, then the action to perform; no action means: look again, or finished when idle."""
+
+    document: ReleaseDocument
+    action: Action | None = None

@@ -1,0 +1,1 @@
+"""Rollout strategies, one file each: a pure function (document, seen, now) → step."""
