@@ -121,10 +121,14 @@ Source = Annotated[PackageSource | FilesSource, pydantic.Field(discriminator="ki
 
 
 class Batch(Part):
-    """The batch clock: intervals [start, end) in UTC. `first` must lie on the clock (weeks start on Monday)."""
+    """The batch clock: intervals [start, end) in UTC. `first` must lie on the clock (weeks start on Monday).
+
+    `last`: start of the last batch of a source that has ended; the schedule stops after it.
+    """
 
     every: Literal["day", "week", "month"]
     first: Instant
+    last: Instant | None = None
 
     @pydantic.field_validator("first")
     @classmethod

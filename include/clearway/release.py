@@ -50,7 +50,6 @@ class Verb:
     inputs: type[Any]
     outputs: type[Any]
     module: str
-    function: str = "run"
     is_job: bool = True
 
 
@@ -74,8 +73,7 @@ VERBS: dict[str, Verb] = {
         name="revert",
         inputs=deploy.RollbackInputs,
         outputs=deploy.Outputs,
-        module="clearway.deploy.run",
-        function="rollback",
+        module="clearway.deploy.rollback",
         is_job=False,
     ),
 }
@@ -333,8 +331,7 @@ def job_spec(verb: str, inputs: Any, *, epoch: int = 0) -> JobSpec:
 
 def run_in_place(verb: str, inputs: Any, *, product: LoadedProduct, env: Environment) -> Any:
     """Run a verb in this process."""
-    found = VERBS[verb]
-    return getattr(importlib.import_module(found.module), found.function)(inputs, product=product, env=env)
+    return importlib.import_module(VERBS[verb].module).run(inputs, product=product, env=env)
 
 
 def parse_outputs(verb: str, text: str) -> Any:

@@ -1,1 +1,1 @@
-"""Clearway in Airflow: DAGs, operators, triggers and pages. Translation only; every decision lies in clearway itself."""
+"""Clearway in Airflow: DAGs, operators, triggers and pages. Translation only: decisions lie in clearway itself."""

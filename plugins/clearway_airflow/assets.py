@@ -1,8 +1,8 @@
 """The assets that tie a product's DAGs together, and what their events carry.
 
-An asset's name is its address as people write it, `clearway://flights/batches`. Its URI wears the `x-` prefix that Airflow
-takes as it is: for any other scheme it loads the URI handlers of all installed providers, which costs 150 ms and boto3
-in every task process (measured; docs/decisions/asset-names.md).
+An asset is named `flights_batches` and lies at `x-clearway://flights/batches`. Airflow takes an `x-` URI as it is; for
+any other scheme it loads the URI handlers of all installed providers: 150 ms and boto3 in every task process (measured;
+docs/decisions/asset-uris.md).
 """
 
 from typing import Any
@@ -33,11 +33,5 @@ def arrivals(product: str) -> Asset:
     return _asset(product, "arrivals", watchers=[watcher])
 
 
-def name_of(product: str, what: str) -> str:
-    """Name of an asset, for look-ups through the API."""
-    return f"clearway://{product}/{what}"
-
-
 def _asset(product: str, what: str, **more: Any) -> Asset:
-    name = name_of(product, what)
-    return Asset(name=name, uri=f"x-{name}", group="clearway", **more)
+    return Asset(name=f"{product}_{what}", uri=f"x-clearway://{product}/{what}", group="clearway", **more)

@@ -25,6 +25,7 @@ class Card:
 
     Args:
         first: start of the first batch, UTC.
+        last: start of the last one, or None for a source that goes on.
         schedule: cron expression of regular releases, or None.
     """
 
@@ -35,6 +36,7 @@ class Card:
     risk_tier: str
     every: str
     first: datetime
+    last: datetime | None
     schedule: str | None
 
     @property
@@ -70,6 +72,7 @@ def _read(path: Path) -> Card:
             risk_tier=raw["risk_tier"],
             every=raw["batch"]["every"],
             first=_instant(raw["batch"]["first"]),
+            last=_instant(raw["batch"]["last"]) if raw["batch"].get("last") else None,
             schedule=raw["release"].get("schedule"),
         )
     except (KeyError, TypeError, ValueError) as error:

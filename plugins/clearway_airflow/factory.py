@@ -43,8 +43,9 @@ def build_dags(folder: Path | None = None) -> dict[str, DAG]:
 
 def ingest_dag(card: Card) -> DAG:
     """Land one batch per data interval."""
-    schedule = CronDataIntervalTimetable(card.cron, timezone=UTC)
-    with _dag(card, "ingest", INGEST, schedule=schedule, params={"batch_id": _batch_param()}) as dag:
+    schedule = CronDataIntervalTimetable(card.cron, timezone="UTC")
+    params = {"batch_id": _batch_param()}
+    with _dag(card, "ingest", INGEST, schedule=schedule, params=params, end_date=card.last) as dag:
         landed = IngestOperator(product=card.name, chain="landing")
         chain(landed, _announce("batches", "ingest", assets.batches(card.name), landed_batch))
     return dag
@@ -56,7 +57,7 @@ def release_dag(card: Card) -> DAG:
     schedule: Any = events
     if card.schedule:
         schedule = AssetOrTimeSchedule(
-            timetable=CronDataIntervalTimetable(card.schedule, timezone=UTC), assets=events
+            timetable=CronDataIntervalTimetable(card.schedule, timezone="UTC"), assets=events
         )
     with _dag(card, "release", RELEASE, schedule=schedule, params=_release_params()) as dag:
         stages = [
@@ -94,7 +95,12 @@ def monitor_dag(card: Card) -> DAG:
 def rollback_dag(card: Card) -> DAG:
     """The previous champion serves again."""
     reason = Param(
-        "rolled back by hand", type="string", minLength=1, maxLength=500, title="Why", description="Kept in the history."
+        "rolled back by hand",
+        type="string",
+        minLength=1,
+        maxLength=500,
+        title="Why",
+        description="Kept in the history.",
     )
     with _dag(card, "rollback", ROLLBACK, schedule=None, params={"reason": reason}) as dag:
         chain(
@@ -109,7 +115,7 @@ def reconcile_dag(cards: list[Card]) -> DAG:
     with DAG(
         RECONCILE_DAG,
         doc_md=RECONCILE,
-        schedule=CronDataIntervalTimetable(RECONCILE_CRON, timezone=UTC),
+        schedule=CronDataIntervalTimetable(RECONCILE_CRON, timezone="UTC"),
         start_date=datetime(2024, 1, 1, tzinfo=UTC),
         catchup=False,
         max_active_runs=1,
@@ -124,7 +130,9 @@ def reconcile_dag(cards: list[Card]) -> DAG:
 _MAKERS = {"ingest": ingest_dag, "release": release_dag, "monitor": monitor_dag, "rollback": rollback_dag}
 
 
-def _dag(card: Card, kind: str, text: str, *, schedule: Any, params: dict[str, Param]) -> DAG:
+def _dag(
+    card: Card, kind: str, text: str, *, schedule: Any, params: dict[str, Param], end_date: datetime | None = None
+) -> DAG:
     return DAG(
         f"{card.name}_{kind}",
         dag_display_name=f"{card.title}: {kind}",
@@ -132,6 +140,7 @@ def _dag(card: Card, kind: str, text: str, *, schedule: Any, params: dict[str, P
         doc_md=text.format(title=card.title, name=card.name, owner=card.owner, tier=card.risk_tier, every=card.every),
         schedule=schedule,
         start_date=card.first,
+        end_date=end_date,
         catchup=False,
         # Batches land and are looked at in order; releases of one product wait for each other. The lease in the release
         # document is what makes it safe, this only makes it tidy.
@@ -142,8 +151,8 @@ def _dag(card: Card, kind: str, text: str, *, schedule: Any, params: dict[str, P
     )
 
 
-def _announce(task_id: str, stage: str, asset: Any, extra: Any) -> AnnounceOperator:
-    return AnnounceOperator(task_id=task_id, stage=stage, asset=asset, extra=extra)
+def _announce(task_id: str, stage: str, asset: Any, payload: Any) -> AnnounceOperator:
+    return AnnounceOperator(task_id=task_id, stage=stage, asset=asset, payload=payload)
 
 
 def _batch_param() -> Param:
@@ -173,6 +182,10 @@ def _release_params() -> dict[str, Param]:
             description="`person` asks somebody even where the risk tier does not; `auto` cannot lift the risk tier.",
         ),
         "reason": Param(
-            "", type="string", maxLength=500, title="Reason", description="Kept with the release and shown to approvers."
+            "",
+            type="string",
+            maxLength=500,
+            title="Reason",
+            description="Kept with the release and shown to approvers.",
         ),
     }

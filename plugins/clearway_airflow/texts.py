@@ -11,8 +11,8 @@ RELEASE = """\
 ### {title}: release
 Raw data to live traffic: ingest → preprocess → validate → tune → train → evaluate → approve → deploy.
 
-Started by hand (the form asks for the moment whose knowledge counts), by a retraining decision, by a request file in the
-drop folder, or on a schedule. A model that fails its gates ends the run **green** with verdict `fail`, the champion
+Started by hand (the form asks for the moment whose knowledge counts), by a retraining decision, by a request file in
+the drop folder, or on a schedule. A model that fails its gates ends the run **green** with verdict `fail`, the champion
 untouched. Risk tier: {tier}. Owner: {owner}.
 """
 MONITOR = """\
@@ -22,7 +22,7 @@ whether to retrain, which updates `clearway://{name}/retrain`. Owner: {owner}.
 """
 ROLLBACK = """\
 ### {title}: rollback
-The previous champion takes all traffic again. Needs neither the model registry nor the store of raw data. Owner: {owner}.
+The previous champion takes all traffic again; needs neither the model registry nor raw data. Owner: {owner}.
 """
 RECONCILE = """\
 ### Reconcile

@@ -16,23 +16,28 @@ class AnnounceOperator(BaseOperator):
     Args:
         stage: task whose Outputs the event reports.
         asset: what was made.
-        extra: Outputs as a dict, and the task's context → the event's payload.
+        payload: Outputs as a dict, and the task's context → the event's payload.
     """
 
     ui_color = "#e9f5ea"
 
     def __init__(
-        self, *, stage: str, asset: Asset, extra: Callable[[Mapping[str, Any], Context], dict[str, Any]], **kwargs: Any
+        self,
+        *,
+        stage: str,
+        asset: Asset,
+        payload: Callable[[Mapping[str, Any], Context], dict[str, Any]],
+        **kwargs: Any,
     ) -> None:
         super().__init__(outlets=[asset], retries=RETRIES, retry_delay=RETRY_DELAY, **kwargs)
         self.stage = stage
         self.asset = asset
-        self.extra = extra
+        self.payload = payload
 
     def execute(self, context: Context) -> None:
         """Attach the payload to the event."""
         outputs = context["ti"].xcom_pull(task_ids=self.stage, key="return_value")
-        payload = self.extra(outputs, context)
+        payload = self.payload(outputs, context)
         context["outlet_events"][self.asset].extra = payload
         self.log.info("%s: %s", self.asset.uri, payload)
 

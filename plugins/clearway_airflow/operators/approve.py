@@ -60,9 +60,7 @@ class ApproveOperator(HITLOperator, SkipMixin):
 
         with translated(self.stage):
             env, product, request, evaluated = self._case(context)
-            answer = standing_answer(
-                product.spec, evaluated.verdict, mode=env.approve.mode, asked=request.approval
-            )
+            answer = standing_answer(product.spec, evaluated.verdict, mode=env.approve.mode, asked=request.approval)
             if answer is not None:
                 self.log.warning("NOBODY WAS ASKED: %s by %s. %s", answer.answer, answer.answered_by, answer.note)
                 return self._record(context, answer)

@@ -18,8 +18,8 @@ class StageOperator(ResumableJobMixin, BaseOperator, SkipMixin):
     """Runs one stage as a job, watches it, and hands its Outputs on.
 
     The job id is kept in the task state store before the first poll, so a retry after a crash finds the running job. It
-    is kept with the job's key, which holds a digest of the Inputs: a task cleared because its inputs changed starts a new
-    job, and so does a task cleared after it succeeded (the epoch rises with every success).
+    is kept with the job's key, which holds a digest of the Inputs: a task cleared because its inputs changed starts a
+    new job, and so does a task cleared after it succeeded (the epoch rises with every success).
 
     Args:
         product: name of the product.
@@ -75,13 +75,13 @@ class StageOperator(ResumableJobMixin, BaseOperator, SkipMixin):
 
     # --- ResumableJobMixin: submit, watch, re-attach
 
-    def submit_job(self, context: Context) -> Any:
+    def submit_job(self, context: Context) -> Any:  # noqa: ARG002 - the mixin names the arguments
         """Start the job, or find the one that runs under the same key."""
         job_id = self._runner().submit(self._spec)
         self.log.info("job %s of %s submitted", job_id, self.stage)
         return {"key": self._spec.key, "id": job_id}
 
-    def get_job_status(self, external_id: Any, context: Context) -> str:
+    def get_job_status(self, external_id: Any, context: Context) -> str:  # noqa: ARG002
         """State of the job; FAILED for one of other inputs, so that a new one is started."""
         is_ours = external_id["key"] == self._spec.key
         return str(self._runner().state(external_id["id"])) if is_ours else "failed"
@@ -110,7 +110,7 @@ class StageOperator(ResumableJobMixin, BaseOperator, SkipMixin):
             on_wait=lambda: self._stop_if_told(external_id["id"], context),
         )
 
-    def get_job_result(self, external_id: Any, context: Context) -> str:
+    def get_job_result(self, external_id: Any, context: Context) -> str:  # noqa: ARG002
         """JSON text of the Outputs."""
         return self._runner().result(external_id["id"])
 

@@ -42,7 +42,7 @@ class DropTrigger(BaseEventTrigger):
 
 
 def new_requests(product: str) -> list[dict[str, Any]]:
-    """Requests without a mark, oldest name first. A file that is no JSON object is a request with that as its reason."""
+    """Requests without a mark, by name. A file that is no JSON object asks for a release on the newest data."""
     from clearway.contracts.manifest import sha256_of  # noqa: PLC0415 - the DAG file imports this module
     from clearway.infra.storage import join  # noqa: PLC0415
 

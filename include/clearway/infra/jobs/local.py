@@ -7,6 +7,7 @@
             job.json              pid, start time, stage: for people and `status`
             alive.lock            held by the job itself, from its first instruction to its last
             log                   stdout and stderr
+            watched               touched whenever somebody reads the log
             error.json            what the stage said when it refused or failed
             outputs.json          the result, written last by one rename
 
@@ -31,14 +32,8 @@ from clearway.infra.environment import Environment
 from clearway.infra.jobs import JobSpec, JobState
 from clearway.infra.jobs.processes import child_variables, end_processes
 
-INPUTS, OUTPUTS, ERROR, LOG, ALIVE, RECORD = (
-    "inputs.json",
-    "outputs.json",
-    "error.json",
-    "log",
-    "alive.lock",
-    "job.json",
-)
+INPUTS, OUTPUTS, ERROR, RECORD = "inputs.json", "outputs.json", "error.json", "job.json"
+LOG, WATCHED, ALIVE = "log", "watched", "alive.lock"
 # What every job runs; the stage's name follows.
 CLEARWAY = (sys.executable, "-m", "clearway")
 _KEY = re.compile(r"^[a-z0-9][a-z0-9_-]{0,99}$")
@@ -104,6 +99,8 @@ class LocalJobs:
     def read_log(self, job_id: str, offset: int) -> tuple[str, int]:
         """Log text from byte `offset`, whole lines only while the job runs, and the next offset."""
         path = self._folder(job_id) / LOG
+        if path.exists():
+            path.with_name(WATCHED).touch()
         if not path.exists():
             return "", offset
         with path.open("rb") as file:
@@ -123,6 +120,16 @@ class LocalJobs:
         folders = (_last_attempt(key) for key in sorted(self._root.glob("*")) if key.is_dir())
         ids = (_job_id(folder) for folder in folders if folder is not None)
         return [job_id for job_id in ids if self.state(job_id) is JobState.RUNNING]
+
+    def unwatched(self, *, now_s: float, longer_than_s: float) -> list[str]:
+        """Ids of the live jobs whose log nobody has read for so long: whoever wanted their result is gone."""
+
+        def last_s(job_id: str) -> float:
+            folder = self._folder(job_id)
+            mark = folder / WATCHED
+            return (mark if mark.exists() else folder / INPUTS).stat().st_mtime
+
+        return [job_id for job_id in self.running() if now_s - last_s(job_id) > longer_than_s]
 
     def _start(self, spec: JobSpec, attempt: Path) -> None:
         attempt.mkdir()

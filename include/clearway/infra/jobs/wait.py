@@ -11,13 +11,21 @@ LOG = logging.getLogger("clearway.jobs")
 
 
 def wait_for(
-    runner: JobRunner, job_id: str, *, clock: Clock, poll_s: float, max_seconds: float, on_log: Callable[[str], None]
+    runner: JobRunner,
+    job_id: str,
+    *,
+    clock: Clock,
+    poll_s: float,
+    max_seconds: float,
+    on_log: Callable[[str], None],
+    on_wait: Callable[[], None] = lambda: None,
 ) -> str:
     """JSON text of the stage's Outputs.
 
     Args:
         max_seconds: longest wait; then the job is cancelled and the wait fails, so that a hung job cannot hold a slot.
         on_log: receives each log line as it appears.
+        on_wait: called between two looks at the job; may raise to stop waiting.
 
     Raises: JobFailed, or whatever error the stage recorded.
     """
@@ -27,6 +35,7 @@ def wait_for(
         if clock.now_s() > end_s:
             runner.cancel(job_id)
             raise JobFailed(f"job {job_id} ran longer than {max_seconds:.0f} s and was stopped; raise jobs.max_seconds")
+        on_wait()
         clock.sleep(poll_s)
     _hand_on(runner, job_id, offset, on_log)
     return runner.result(job_id)

@@ -5,7 +5,6 @@ safe: the stage finds its own result.
 """
 
 import argparse
-import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from clearway.contracts.errors import ClearwayError, ConfigError
 from clearway.infra.environment import Environment
 from clearway.infra.storage import LocalStorage
 from clearway.product_yaml import find_product
-from clearway.release import VERBS
+from clearway.release import VERBS, run_in_place
 
 ERROR_FILE = "error.json"
 
@@ -45,15 +44,13 @@ def run(args: argparse.Namespace) -> dict[str, Any] | None:
 
 
 def _run_stage(name: str, text: str) -> dict[str, Any]:
-    verb = VERBS[name]
     try:
-        inputs = from_jsonable(verb.inputs, json.loads(text))
+        inputs = from_jsonable(VERBS[name].inputs, json.loads(text))
     except (ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"inputs of {name} are not usable: {error}") from error
     env = Environment.load()
     product = find_product(env.products, inputs.product)
-    run_stage = getattr(importlib.import_module(verb.module), verb.function)
-    outputs: dict[str, Any] = to_jsonable(run_stage(inputs, product=product, env=env))
+    outputs: dict[str, Any] = to_jsonable(run_in_place(name, inputs, product=product, env=env))
     return outputs
 
 
