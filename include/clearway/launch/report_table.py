@@ -4,6 +4,7 @@ import io
 import shutil
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -43,9 +44,14 @@ def render_account(result: dict[str, Any]) -> str:
 
 
 def _releases(releases: list[dict[str, Any]]) -> Table:
-    table = Table(title="Releases, and how their models did on the rows they served", title_justify="left")
+    table = Table(
+        title="Releases, and how their models did on the rows they served",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
     for name in ("#", "trigger", "as of", "outcome", "champion"):
-        table.add_column(name)
+        table.add_column(name, no_wrap=name not in {"trigger", "outcome"})
     for name in ("weeks", "rows", "AUC", "LightGBM", "log-loss", "LightGBM"):
         table.add_column(name, justify="right", no_wrap=True)
     for number, release in enumerate(releases, 1):
@@ -70,7 +76,7 @@ def _served(served: dict[str, Any] | None) -> tuple[str, ...]:
 
 
 def _stages(releases: list[dict[str, Any]]) -> Table:
-    table = Table(title="Stages: verdict and seconds", title_justify="left")
+    table = Table(title="Stages: verdict and seconds", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("stage")
     names: dict[str, None] = {}
     for number, release in enumerate(releases, 1):
@@ -88,7 +94,7 @@ def _stage_cell(stage: dict[str, Any] | None) -> str:
 
 
 def _times(result: dict[str, Any]) -> Table:
-    table = Table(title="Times and memory", title_justify="left")
+    table = Table(title="Times and memory", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("what")
     table.add_column("measured", justify="right")
     table.add_column("budget on 2 cores", justify="right")

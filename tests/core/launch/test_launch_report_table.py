@@ -1,0 +1,117 @@
+"""The account: what counts as promoted or rejected, and what people are shown."""
+
+from typing import Any
+
+import pytest
+
+from clearway.contracts.codec import to_jsonable
+from clearway.launch.account import Release, Stage, Times, outcome_of, times_of
+from clearway.launch.replay import Played
+from clearway.launch.report_table import render_account
+from clearway.launch.served import Score, Served
+
+
+def stages(**verdicts: str) -> tuple[Stage, ...]:
+    return tuple(Stage(name=n, verdict=v, reason=f"{n} says so", seconds=1.5) for n, v in verdicts.items())
+
+
+@pytest.mark.parametrize(
+    ("state", "found", "outcome", "reason"),
+    [
+        ("success", stages(evaluate="pass", deploy="pass"), "promoted", "deploy says so"),
+        ("success", stages(evaluate="fail", deploy="skipped"), "rejected by evaluate", "evaluate says so"),
+        ("success", stages(evaluate="pass", deploy="fail"), "rejected by deploy", "deploy says so"),
+        ("success", stages(approve="inconclusive", deploy="skipped"), "inconclusive by approve", "approve says so"),
+        ("failed", stages(train="failed", deploy="waiting"), "failed", "train says so"),
+        ("running", stages(train="running"), "running", ""),
+        ("success", stages(ingest="skipped"), "nothing to do", ""),
+    ],
+    ids=["promoted", "rejected", "not-deployed", "inconclusive", "crashed", "running", "merged"],
+)
+def test_an_outcome_is_named_by_the_stage_that_decided(
+    state: str, found: tuple[Stage, ...], outcome: str, reason: str
+) -> None:
+    assert outcome_of(state, found) == (outcome, reason)
+
+
+def release(**changes: Any) -> Release:
+    served = Served(
+        model_digest="b" * 64,
+        batch_ids=("2013-04-01", "2013-04-08"),
+        num_rows=12345,
+        score=Score(auc=0.7312, log_loss=0.5401),
+        reference=Score(auc=0.7345, log_loss=0.5388),
+    )
+    values: dict[str, Any] = {
+        "run_id": "first-2013-04-01",
+        "release_id": "first-2013-04-01-0a1b2c3d",
+        "trigger": "by hand",
+        "as_of": "2013-04-01T00:00:00Z",
+        "outcome": "promoted",
+        "reason": "",
+        "seconds": 61.2,
+        "stages": stages(ingest="pass", train="pass", deploy="pass"),
+        "champion_before": None,
+        "champion_after": "b" * 64,
+        "served": served,
+    }
+    return Release(**{**values, **changes})
+
+
+def account(*releases: Release, **more: Any) -> dict[str, Any]:
+    stack = {
+        "airflow": "http://127.0.0.1:8080",
+        "mlflow": "http://127.0.0.1:5000",
+        "endpoint_docs": "http://127.0.0.1:8890/docs",
+        "peak_memory_mib": 2345,
+    }
+    times = Times(
+        healthy_s=20.0, first_release_s=61.2, week_median_s=9.0, week_max_s=12.0, retraining_release_max_s=None
+    )
+    return {
+        "releases": to_jsonable(releases),
+        "stack": stack,
+        "times": {**to_jsonable(times), "total_s": 200.0},
+        "curl": "curl -s http://127.0.0.1:8890/invocations",
+        **more,
+    }
+
+
+def test_the_table_shows_model_and_reference_side_by_side() -> None:
+    text = render_account(account(release()))
+    line = next(line for line in text.splitlines() if "bbbbbbbb" in line)
+    for figure in ("none → bbbbbbbb", "12,345", "0.7312", "0.7345", "0.5401", "0.5388", "promoted", "2013-04-01"):
+        assert figure in line
+    assert "pass 1.5 s" in text
+    assert "curl -s http://127.0.0.1:8890/invocations" in text
+    assert "2345 MiB" in text
+
+
+def test_a_rejection_gives_its_reason_and_serves_nothing() -> None:
+    rejected = release(
+        run_id="r2", outcome="rejected by evaluate", reason="auc_floor: 0.61 >= 0.7 does not hold", served=None
+    )
+    text = render_account(account(release(), rejected))
+    assert "r2: rejected by evaluate: auc_floor: 0.61 >= 0.7 does not hold" in text
+
+
+def test_a_planted_fault_is_announced_first() -> None:
+    text = render_account(account(release(), planted=[{"fault": "unit_change", "from": "2013-04-15"}]))
+    assert text.splitlines()[0] == "PLANTED FAULT: unit_change in every batch from 2013-04-15 on."
+
+
+def test_an_account_without_any_release_can_be_shown() -> None:
+    assert "Where to look" in render_account(account())
+
+
+def test_times_count_landed_weeks_and_asset_triggered_releases() -> None:
+    weeks = [
+        Played(batch_id="a", is_landed=True, seconds=8.0),
+        Played(batch_id="b", is_landed=True, seconds=12.0),
+        Played(batch_id="c", is_landed=False, seconds=99.0),
+    ]
+    releases = (release(), release(trigger="asset flights_retrain", seconds=50.0), release(seconds=500.0))
+    found = times_of(releases, weeks, healthy_s=20.0)
+    assert found == Times(
+        healthy_s=20.0, first_release_s=61.2, week_median_s=10.0, week_max_s=12.0, retraining_release_max_s=50.0
+    )
