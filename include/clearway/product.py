@@ -130,14 +130,14 @@ class Batch(Part):
     first: Instant
     last: Instant | None = None
 
-    @pydantic.field_validator("first")
+    @pydantic.field_validator("first", "last")
     @classmethod
-    def _on_the_clock(cls, first: datetime, info: pydantic.ValidationInfo) -> datetime:
+    def _on_the_clock(cls, start: datetime | None, info: pydantic.ValidationInfo) -> datetime | None:
         every = info.data.get("every", "day")
-        if _floor(first, every) != first:
-            nearest = _floor(first, every).strftime("%Y-%m-%d")
-            raise ValueError(f"{first.isoformat()} is not the start of a {every} in UTC; the one before is {nearest}")
-        return first
+        if start is not None and _floor(start, every) != start:
+            nearest = _floor(start, every).strftime("%Y-%m-%d")
+            raise ValueError(f"{start.isoformat()} is not the start of a {every} in UTC; the one before is {nearest}")
+        return start
 
     @property
     def cron(self) -> str:

@@ -77,6 +77,8 @@ def test_looking_back_covers_the_days_asked_for_and_little_more(every: str, numb
 def test_a_first_batch_off_the_clock_is_refused(every: str, first: str) -> None:
     with pytest.raises(ValueError, match=f"not the start of a {every} in UTC; the one before is"):
         Batch.model_validate({"every": every, "first": first})
+    with pytest.raises(ValueError, match=f"not the start of a {every} in UTC"):
+        Batch.model_validate({"every": every, "first": FIRST[every], "last": first})
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Any
 
 from clearway.contracts.errors import ConfigError
 from clearway.infra.environment import Environment
+from clearway.preprocess.plan import rows_table
 from clearway.product import LoadedProduct
 from clearway.product_yaml import find_product, json_schema, list_products, load_product
 
@@ -56,6 +57,7 @@ def schema_text() -> str:
 def _check(products: Path, name: str) -> dict[str, Any]:
     is_folder = (Path(name) / "product.yaml").is_file()
     product = load_product(Path(name).resolve()) if is_folder else find_product(products, name)
+    rows_table(product.spec)
     problems = [problem for path in product.spec.functions for problem in _missing(product, path)]
     if problems:
         raise ConfigError("\n".join(problems))
