@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort  # noqa: TID253 - this file runs only where models are scored
+import onnxruntime as ort
 import pyarrow as pa
 
 from clearway.contracts.errors import DataError

@@ -26,3 +26,24 @@ class Outputs:
     model: ModelRef
     mlflow_run_id: str
     duration_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """A finished training before MLflow hears of it: kept, so that recording can be repeated with the same numbers.
+
+    Args:
+        job: digest of all that decided the result.
+        history: [step, epochs done, mean training log-loss, learning rate] per report.
+        params: everything worth a line in MLflow.
+        started_s, ended_s: Unix seconds. `fit_s`: seconds of the last process's loop; it saw `num_samples` rows.
+    """
+
+    model: ModelRef
+    job: str
+    history: tuple[tuple[float, ...], ...]
+    params: dict[str, str]
+    started_s: float
+    ended_s: float
+    fit_s: float
+    num_samples: int

@@ -1,0 +1,138 @@
+"""The trained network as an ONNX graph that takes raw numbers and gives probabilities.
+
+Written node by node instead of traced: the graph stays small (about 40 nodes, whatever the number of columns), its
+bytes depend on the weights alone, and the encoding is one comparison, gathers and a multiply-add for all columns.
+Letters as in model.py.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from clearway.train.bins import Bins
+from clearway.train.model import ModelShape
+
+# Operators used are unchanged between this opset and today's; old runtimes read it.
+OPSET, IR_VERSION = 18, 9
+
+Weights = Mapping[str, npt.NDArray[np.float32]]
+
+
+class _Graph:
+    """Nodes and constants, named as they come."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def constant(self, name: str, value: npt.ArrayLike) -> str:
+        self.constants.append(numpy_helper.from_array(np.array(value, order="C"), name))
+        return name
+
+    def add(self, op: str, *inputs: str, out: str, **attributes: Any) -> str:
+        self.nodes.append(helper.make_node(op, list(inputs), [out], name=out, **attributes))
+        return out
+
+
+def to_onnx(weights: Weights, shape: ModelShape, bins: Bins) -> bytes:
+    """Inputs `numeric` float32 [B, N] (NaN = missing) and `categorical` int64 [B, C]; output `score` float32 [B]."""
+    graph = _Graph()
+    parts = [_numbers(graph, weights, shape, bins)]
+    if shape.cardinalities:
+        parts.append(_categories(graph, weights, shape))
+    x = parts[0] if len(parts) == 1 else graph.add("Concat", *parts, out="inputs", axis=2)  # [K, B, F]
+    last = len(shape.hidden)
+    for i in range(last + 1):
+        x = graph.add("MatMul", x, graph.constant(f"weight_{i}", weights[f"weights.{i}"]), out=f"product_{i}")
+        x = graph.add("Add", x, graph.constant(f"bias_{i}", weights[f"biases.{i}"]), out=f"sum_{i}")
+        if i < last:
+            x = graph.add("Relu", x, out=f"hidden_{i}")
+    x = graph.add("Sigmoid", x, out="probability")  # [K, B, 1]
+    axes = graph.constant("member_and_last_axis", np.array([0, 2], np.int64))
+    graph.add("ReduceMean", x, axes, out="score", keepdims=0)
+    return _serialise(graph, shape)
+
+
+def _numbers(graph: _Graph, weights: Weights, shape: ModelShape, bins: Bins) -> str:
+    N, T, K, D = shape.num_numeric, shape.num_bins, shape.num_members, shape.numeric_dim
+    last_axis = graph.constant("last_axis", np.array([2], np.int64))
+    x = graph.add("Unsqueeze", "numeric", last_axis, out="numeric_BN1")
+    is_above = graph.add("GreaterOrEqual", x, graph.constant("inner_edges", bins.low[:, 1:]), out="is_above")
+    count = graph.add("Cast", is_above, out="is_above_number", to=TensorProto.FLOAT)
+    bin_float = graph.add("ReduceSum", count, last_axis, out="bin_float", keepdims=0)
+    is_missing = graph.add("IsNaN", "numeric", out="is_missing")
+    missing_bin = graph.constant("missing_bin", np.float32(T))
+    bin_or_missing = graph.add("Where", is_missing, missing_bin, bin_float, out="bin_or_missing")
+    slot = graph.add("Add", bin_or_missing, graph.constant("slot_offset", _offsets(N, T)), out="slot_float")
+    slot = graph.add("Cast", slot, out="slot", to=TensorProto.INT32)
+    edge = graph.add("Gather", graph.constant("low", _with_missing(bins.low)), slot, out="low_edge", axis=0)
+    inverse = graph.constant("inverse_width", _with_missing(bins.inverse_width))
+    width = graph.add("Gather", inverse, slot, out="scale", axis=0)
+    # NaN first becomes 0, since NaN * 0 would stay NaN.
+    number = graph.add("Where", is_missing, graph.constant("zero", np.float32(0)), "numeric", out="number")
+    place = graph.add("Mul", graph.add("Sub", number, edge, out="above_edge"), width, out="place_raw")
+    place = graph.add("Clip", place, "zero", graph.constant("one", np.float32(1)), out="place")
+    place = graph.add("Unsqueeze", place, last_axis, out="place_BN1")
+    base, change = _number_tables(weights, shape)
+    base_row = graph.add("Gather", graph.constant("edge_table", base), slot, out="edge_vector", axis=0)
+    change_row = graph.add("Gather", graph.constant("change_table", change), slot, out="change_vector", axis=0)
+    moved = graph.add("Mul", change_row, place, out="moved")
+    vectors = graph.add("Add", base_row, moved, out="number_vectors")  # [B, N, K*D]
+    return _by_member(graph, vectors, "number", num_members=K, columns=N, dim=D)
+
+
+def _categories(graph: _Graph, weights: Weights, shape: ModelShape) -> str:
+    offsets = np.cumsum([0, *shape.cardinalities[:-1]]).astype(np.int64)
+    row = graph.add("Add", "categorical", graph.constant("category_offset", offsets), out="category_row")
+    table = graph.constant("embedding", weights["embedding"])
+    vectors = graph.add("Gather", table, row, out="category_vectors", axis=0)
+    columns, dim = len(shape.cardinalities), shape.embedding_dim
+    return _by_member(graph, vectors, "category", num_members=shape.num_members, columns=columns, dim=dim)
+
+
+def _by_member(graph: _Graph, x: str, name: str, *, num_members: int, columns: int, dim: int) -> str:
+    """[B, columns, K*dim] → [K, B, columns*dim]"""
+    split = graph.constant(f"{name}_split", np.array([-1, columns, num_members, dim], np.int64))
+    x = graph.add("Reshape", x, split, out=f"{name}_split_by_member")
+    x = graph.add("Transpose", x, out=f"{name}_member_first", perm=[2, 0, 1, 3])
+    flat = graph.constant(f"{name}_flat", np.array([num_members, -1, columns * dim], np.int64))
+    return graph.add("Reshape", x, flat, out=f"{name}_inputs")
+
+
+def _offsets(num_columns: int, num_bins: int) -> npt.NDArray[np.float32]:
+    return (np.arange(num_columns) * (num_bins + 1)).astype(np.float32)
+
+
+def _with_missing(edges: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Flat, with a slot of zeros for the missing value; the infinite edges of unused bins are never looked up."""
+    finite = np.where(np.isfinite(edges), edges, np.float32(0))
+    return np.pad(finite, ((0, 0), (0, 1))).ravel()
+
+
+def _number_tables(weights: Weights, shape: ModelShape) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """(vector at each lower edge, change across each bin), both [N*(T+1), K*D], as in TabularModel.number_table."""
+    slope = weights["slope"]
+    below = np.concatenate([np.zeros_like(slope[:, :1]), np.cumsum(slope, axis=1)[:, :-1]], axis=1)
+    edge = np.concatenate([weights["bias"] + below, weights["missing"]], axis=1)
+    change = np.pad(slope, ((0, 0), (0, 1), (0, 0)))
+    width = shape.num_members * shape.numeric_dim
+    return edge.reshape(-1, width), change.reshape(-1, width)
+
+
+def _serialise(graph: _Graph, shape: ModelShape) -> bytes:
+    inputs = [
+        helper.make_tensor_value_info("numeric", TensorProto.FLOAT, ["B", shape.num_numeric]),
+        helper.make_tensor_value_info("categorical", TensorProto.INT64, ["B", len(shape.cardinalities)]),
+    ]
+    outputs = [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["B"])]
+    made = helper.make_graph(graph.nodes, "clearway_tabular", inputs, outputs, graph.constants)
+    model = helper.make_model(
+        made, producer_name="clearway", ir_version=IR_VERSION, opset_imports=[helper.make_opsetid("", OPSET)]
+    )
+    onnx.checker.check_model(model)
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data

@@ -1,0 +1,123 @@
+"""The tabular model: piecewise-linear numbers, category embeddings, and K independent MLPs computed in one pass.
+
+Shape letters: B rows, N numeric columns, C categorical columns, T bins, D numeric dimensions, E embedding dimensions,
+K members, F = N*D + C*E inputs of an MLP, H hidden units. Single-device code; distribution is applied from outside.
+"""
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelShape:
+    """Sizes of the model; `cardinalities`: indices per categorical column, the unknown one included. [C]"""
+
+    num_numeric: int
+    num_bins: int
+    numeric_dim: int
+    cardinalities: tuple[int, ...]
+    embedding_dim: int
+    hidden: tuple[int, ...]
+    num_members: int
+    dropout: float
+
+    @property
+    def num_inputs(self) -> int:
+        return self.num_numeric * self.numeric_dim + len(self.cardinalities) * self.embedding_dim
+
+
+class TabularModel(nn.Module):
+    """(bin [B, N], place [B, N], category [B, C]) → logits [K, B]. Members share no parameter.
+
+    `generator` makes the initial weights, so they depend on nothing else that drew random numbers before.
+    """
+
+    slope: Tensor  # change of the vector across each bin [N, T, K*D]
+    bias: Tensor  # vector at the lowest edge [N, 1, K*D]
+    missing: Tensor  # vector of a missing value [N, 1, K*D]
+    embedding: Tensor  # all category tables, one below the other [sum of cardinalities, K*E]
+    number_offset: Tensor
+    category_offset: Tensor
+
+    def __init__(self, shape: ModelShape, generator: torch.Generator) -> None:
+        super().__init__()
+        self.shape = shape
+        N, T, KD = shape.num_numeric, shape.num_bins, shape.num_members * shape.numeric_dim
+
+        def normal(*size: int, std: float) -> nn.Parameter:
+            return nn.Parameter(torch.randn(*size, generator=generator) * std)
+
+        self.slope = normal(N, T, KD, std=T**-0.5)
+        self.bias = normal(N, 1, KD, std=shape.numeric_dim**-0.5)
+        self.missing = normal(N, 1, KD, std=shape.numeric_dim**-0.5)
+        self.embedding = normal(
+            sum(shape.cardinalities), shape.num_members * shape.embedding_dim, std=shape.embedding_dim**-0.5
+        )
+        sizes = (shape.num_inputs, *shape.hidden, 1)
+        pairs = list(itertools.pairwise(sizes))
+        self.weights = nn.ParameterList(normal(shape.num_members, i, o, std=_gain(o) * i**-0.5) for i, o in pairs)
+        self.biases = nn.ParameterList(nn.Parameter(torch.zeros(shape.num_members, 1, o)) for _, o in pairs)
+        offsets = torch.tensor([0, *shape.cardinalities[:-1]] if shape.cardinalities else [], dtype=torch.int64)
+        self.register_buffer("number_offset", torch.arange(N) * (T + 1), persistent=False)
+        self.register_buffer("category_offset", offsets.cumsum(0), persistent=False)
+        with torch.no_grad():  # an unknown value says nothing until training shows some
+            self.embedding[self.category_offset] = 0
+
+    def number_table(self) -> Tensor:
+        """Per (column, bin): the vector at the lower edge, then its change across the bin. [N*(T+1), 2*K*D]"""
+        below = functional.pad(self.slope.cumsum(1)[:, :-1], (0, 0, 1, 0))
+        edge = torch.cat([self.bias + below, self.missing], dim=1)
+        change = functional.pad(self.slope, (0, 0, 0, 1))
+        return torch.cat([edge, change], dim=2).flatten(0, 1)
+
+    def forward(self, bin_BN: Tensor, place_BN: Tensor, category_BC: Tensor) -> Tensor:
+        shape, B = self.shape, bin_BN.shape[0]
+        both = functional.embedding(bin_BN + self.number_offset, self.number_table())  # [B, N, 2*K*D]
+        edge, change = both.chunk(2, dim=2)
+        numbers = edge + place_BN.unsqueeze(2) * change
+        x = _by_member(numbers, shape.num_members)
+        if shape.cardinalities:
+            categories = functional.embedding(category_BC + self.category_offset, self.embedding)
+            x = torch.cat([x, _by_member(categories, shape.num_members)], dim=2)  # [K, B, F]
+        last = len(self.weights) - 1
+        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = torch.baddbmm(bias, x, weight)
+            if i < last:
+                x = functional.dropout(functional.relu(x), shape.dropout, self.training)
+        return x.view(shape.num_members, B)
+
+
+def score(logits: Tensor) -> Tensor:
+    """Mean probability of the members. [K, B] → [B]"""
+    return torch.sigmoid(logits.float()).mean(0)
+
+
+def loss_sum(logits: Tensor, label_B: Tensor) -> Tensor:
+    """Binary cross-entropy summed over rows and members: each member trains as if it were alone."""
+    return functional.binary_cross_entropy_with_logits(logits.float(), label_B.expand(logits.shape), reduction="sum")
+
+
+def build(shape: ModelShape, *, seed: int) -> TabularModel:
+    """A fresh model; equal seeds give equal weights on every machine."""
+    return TabularModel(shape, torch.Generator().manual_seed(seed))
+
+
+def parameter_arrays(model: nn.Module) -> dict[str, Any]:
+    """Parameters as contiguous float32 NumPy arrays, by name."""
+    return {name: p.detach().cpu().contiguous().numpy() for name, p in model.named_parameters()}
+
+
+def _gain(num_outputs: int) -> float:
+    """He initialisation before a ReLU; 1 for the output."""
+    return 1.0 if num_outputs == 1 else 2**0.5
+
+
+def _by_member(x: Tensor, num_members: int) -> Tensor:
+    """[B, columns, K*D] → [K, B, columns*D]"""
+    B, columns, _ = x.shape
+    return x.view(B, columns, num_members, -1).permute(2, 0, 1, 3).reshape(num_members, B, -1)

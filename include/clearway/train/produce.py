@@ -1,0 +1,192 @@
+"""The work of the train stage: rows, workers, package."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+import pydantic
+
+from clearway.contracts.errors import ConfigError, IntegrityError
+from clearway.contracts.manifest import canonical_json, sha256_of
+from clearway.infra.clock import Clock
+from clearway.infra.datasets import DAY, DatasetDocument, open_dataset, read_labelled
+from clearway.infra.environment import Environment, project_root
+from clearway.infra.faults import fault
+from clearway.infra.layout import Layout
+from clearway.infra.storage import Storage, to_path
+from clearway.packaging.package import PackageContents, write_package
+from clearway.packaging.split import Split, split_at
+from clearway.product import LoadedProduct, Model
+from clearway.train.checkpoint import load_newest
+from clearway.train.contents import base_rate, package_contents
+from clearway.train.launch import launch, num_local_processes
+from clearway.train.provenance import code_digest, environment_facts, git_state, lock_digest
+from clearway.train.spec import Inputs, Trained
+from clearway.train.training_set import TrainingSet, make_training_set, write_arrays
+from clearway.train.worker import ARRAYS, Job, Outcome
+
+LOG = logging.getLogger("clearway.train")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is about to be trained."""
+
+    document: DatasetDocument
+    split: Split
+    settings: Model
+    training_set: TrainingSet
+    job: Job
+    num_processes: int
+
+
+def produce(
+    inputs: Inputs,
+    *,
+    product: LoadedProduct,
+    env: Environment,
+    storage: Storage,
+    folder: str,
+    clock: Clock,
+    can_fork: bool,
+) -> Trained:
+    """Train to the end and store the package.
+
+    `folder`: where this request keeps its checkpoints; `can_fork` as in `launch`.
+
+    Raises: as `run`.
+    """
+    started_s, layout = clock.now_s(), Layout(env.store_root, product.name)
+    plan = _plan(inputs, product=product, env=env, storage=storage, folder=to_path(folder))
+    write_arrays(plan.training_set, Path(plan.job.folder) / ARRAYS)
+    LOG.info("training on %d rows, holdout from %s", plan.training_set.num_rows, plan.split.holdout_start)
+    outcome = launch(plan.job, num_processes=plan.num_processes, can_fork=can_fork)
+    fault("train.before_package")
+    facts = _facts(inputs, plan, outcome)
+    ref = write_package(storage, layout, _contents(plan, product, facts), key_folder=env.home / "keys")
+    (Path(plan.job.folder) / ARRAYS).unlink(missing_ok=True)
+    return Trained(
+        model=ref,
+        job=plan.job.identity,
+        history=outcome.history,
+        params=_logged_params(facts),
+        started_s=started_s,
+        ended_s=clock.now_s(),
+        fit_s=outcome.fit_s,
+        num_samples=outcome.num_samples,
+    )
+
+
+def settings_of(product: LoadedProduct, params: dict[str, float]) -> Model:
+    """The product's model section with overrides applied. Raises: ConfigError naming the first that does not fit."""
+    try:
+        return Model.model_validate(product.spec.model.model_dump() | params)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(
+            f"model parameter {name!r} is {first.get('input')!r}: {first['msg']}; correct product.yaml or the params"
+        ) from error
+
+
+def training_rows(inputs: Inputs, *, product: LoadedProduct, env: Environment, storage: Storage) -> Split:
+    """Labelled rows of the dataset, holdout apart."""
+    document, layout = open_dataset(storage, inputs.dataset), Layout(env.store_root, product.name)
+    label, key = product.spec.label, product.spec.features.key
+    rows = read_labelled(storage, layout, document, table=label.table, key=key, column=label.column)
+    return split_at(rows, holdout_days=product.spec.release.holdout_days)
+
+
+def _plan(inputs: Inputs, *, product: LoadedProduct, env: Environment, storage: Storage, folder: Path) -> Plan:
+    settings = settings_of(product, inputs.params)
+    split = training_rows(inputs, product=product, env=env, storage=storage)
+    training_set = make_training_set(split.train, features=product.spec.features, model=settings)
+    num_processes = num_local_processes()
+    identity = _identity(inputs, settings, training_set, num_threads=env.jobs.num_threads, num_processes=num_processes)
+    # A folder of its own per identity: other code or another kind of machine starts afresh instead of mixing states.
+    own = folder / identity[:16]
+    own.mkdir(parents=True, exist_ok=True)
+    job = Job(
+        folder=str(own),
+        identity=identity,
+        num_numeric=len(training_set.encoder.numeric),
+        cardinalities=training_set.encoder.cardinalities,
+        settings=settings.model_dump(mode="json"),
+        num_threads=env.jobs.num_threads,
+    )
+    return Plan(
+        document=open_dataset(storage, inputs.dataset),
+        split=split,
+        settings=settings,
+        training_set=training_set,
+        job=job,
+        num_processes=num_processes,
+    )
+
+
+def _identity(
+    inputs: Inputs, settings: Model, training_set: TrainingSet, *, num_threads: int, num_processes: int
+) -> str:
+    """Digest of everything that decides the bits of the result; how often to checkpoint does not."""
+    deciding = {
+        "dataset": inputs.dataset.digest,
+        "settings": settings.model_dump(mode="json", exclude={"checkpoint_s"}),
+        "encoder": sha256_of(training_set.encoder.to_json()),
+        "num_rows": training_set.num_rows,
+        "num_threads": num_threads,
+        "num_processes": num_processes,
+        "code": code_digest(),
+        "environment": environment_facts(),
+    }
+    return sha256_of(canonical_json(deciding))
+
+
+def _facts(inputs: Inputs, plan: Plan, outcome: Outcome) -> dict[str, Any]:
+    """Only what follows from the inputs, the code and the kind of machine: no clock, host name or release id may enter
+    the package, or training twice would give two digests."""
+    train = plan.split.train
+    rows = {"num_rows": len(train), "base_rate": base_rate(train)}
+    days = {"first_day": str(pc.min(train[DAY]).as_py()), "last_day": str(pc.max(train[DAY]).as_py())}
+    return {
+        "dataset": {"digest": inputs.dataset.digest, "as_of": plan.document.as_of},
+        "train": rows | days,
+        "holdout_start": str(plan.split.holdout_start),
+        "params": plan.settings.model_dump(mode="json", exclude={"checkpoint_s"}),
+        "seed": plan.settings.seed,
+        "num_steps": outcome.num_steps,
+        "world_size": outcome.world_size,
+        "num_threads": plan.job.num_threads,
+        "device": outcome.device,
+        "job": plan.job.identity,
+        "git": git_state(project_root()),
+        "lock_digest": lock_digest(),
+        "environment": environment_facts(),
+    }
+
+
+def _contents(plan: Plan, product: LoadedProduct, facts: dict[str, Any]) -> PackageContents:
+    state = load_newest(Path(plan.job.folder), job=plan.job.identity)
+    if state is None:
+        raise IntegrityError(f"training in {plan.job.folder} left no checkpoint; train again")
+    weights = {n.removeprefix("model."): t.numpy() for n, t in state.tensors.items() if n.startswith("model.")}
+    return package_contents(
+        plan.split.train,
+        product=product.spec,
+        encoder=plan.training_set.encoder,
+        bins=plan.training_set.bins,
+        shape=plan.job.shape,
+        weights=weights,
+        facts=facts,
+    )
+
+
+def _logged_params(facts: dict[str, Any]) -> dict[str, str]:
+    """Facts flattened to dotted names; the model's own parameters keep their plain ones."""
+    flat: dict[str, str] = {}
+    for name, value in facts.items():
+        inner = value if isinstance(value, dict) else {"": value}
+        prefix = "" if name == "params" else name
+        flat |= {".".join(part for part in (prefix, key) if part): str(v) for key, v in inner.items()}
+    return flat

@@ -1,0 +1,71 @@
+"""From a dataset to the arrays that every training process maps into memory.
+
+Written once per job as safetensors: bin int16 [R, N], place float32 [R, N], category int32 [R, C], label float32 [R].
+Workers get a path instead of rows, so one process or many, forked or launched by torchrun elsewhere, read the same.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import safetensors.numpy
+
+from clearway.contracts.errors import DataError
+from clearway.infra.datasets import LABEL
+from clearway.packaging.encoder import Encoder
+from clearway.product import Features, Model
+from clearway.train.bins import Bins
+
+# A category value seen less often than this shares the unknown index: its own vector could only memorise.
+MIN_CATEGORY_COUNT = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSet:
+    """Encoded rows with the state they were encoded by."""
+
+    encoder: Encoder
+    bins: Bins
+    arrays: dict[str, npt.NDArray[np.generic]]
+
+    @property
+    def num_rows(self) -> int:
+        return int(self.arrays["label"].shape[0])
+
+
+def make_training_set(table: pa.Table, *, features: Features, model: Model) -> TrainingSet:
+    """Fit encoder and bins on `table` (training rows only) and encode it.
+
+    Raises: DataError if a label is not 0 or 1, or if there is only one class; RowError for a value that is no number.
+    """
+    encoder = Encoder.fit(
+        table, numeric=features.numeric, categorical=features.categorical, min_count=MIN_CATEGORY_COUNT
+    )
+    numeric, category = encoder.encode_table(table)
+    bins = Bins.fit(numeric, num_bins=model.num_bins)
+    return TrainingSet(encoder=encoder, bins=bins, arrays=encode(bins, numeric, category) | {"label": _labels(table)})
+
+
+def encode(
+    bins: Bins, numeric: npt.NDArray[np.float32], category: npt.NDArray[np.int64]
+) -> dict[str, npt.NDArray[np.generic]]:
+    """Model inputs of already encoded rows, by name."""
+    bin_index, place = bins.place(numeric)
+    return {"bin": bin_index, "place": place, "category": category.astype(np.int32)}
+
+
+def write_arrays(training_set: TrainingSet, path: Path) -> None:
+    """Replace `path` atomically. Not synced: after a power loss the arrays are made again."""
+    temporary = path.with_suffix(".tmp")
+    safetensors.numpy.save_file(training_set.arrays, temporary)
+    temporary.replace(path)
+
+
+def _labels(table: pa.Table) -> npt.NDArray[np.float32]:
+    label: npt.NDArray[np.float32] = table[LABEL].to_numpy().astype(np.float32)
+    found = sorted({float(value) for value in np.unique(label)})
+    if found != [0.0, 1.0]:
+        raise DataError(f"labels of {len(label)} training rows are {found[:5]}; both 0 and 1 are needed, nothing else")
+    return label

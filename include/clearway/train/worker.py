@@ -1,0 +1,213 @@
+"""One training process under torchrun: joins its peers, trains, leaves an outcome file.
+
+`python -m torch.distributed.run --standalone --nproc-per-node 2 -m clearway.train.worker job.json`, or in-process
+through launch.py. Expected ends (done, stopped, refused rows) are outcomes, not crashes, so that only real crashes
+use up restarts.
+"""
+
+import ctypes
+import fcntl
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+import torch.distributed as dist
+
+from clearway.contracts.codec import from_jsonable, to_jsonable
+from clearway.contracts.errors import DataError, Unavailable
+from clearway.contracts.manifest import canonical_json
+from clearway.product import Model
+from clearway.train.fit import Fitted, Keeping, Rows, World, fit
+from clearway.train.model import ModelShape
+
+LOG = logging.getLogger("clearway.train")
+ARRAYS, OUTCOME, JOB = "arrays.safetensors", "outcome.json", "job.json"
+# A rank that says nothing for this long is lost: the group ends and is started again from the last checkpoint.
+COLLECTIVE_TIMEOUT = timedelta(seconds=60)
+# An earlier process of the same job, told to stop, needs one step and one checkpoint.
+LOCK_TIMEOUT_S = 30.0
+_PR_SET_PDEATHSIG = 1
+
+
+class End(StrEnum):
+    """How a training run ended."""
+
+    DONE = "done"
+    STOPPED = "stopped"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Everything a worker needs. `identity`: digest of all that decides the result.
+
+    `settings`: the product's model section with overrides applied.
+    """
+
+    folder: str
+    identity: str
+    num_numeric: int
+    cardinalities: tuple[int, ...]
+    settings: dict[str, Any]
+    num_threads: int
+
+    @property
+    def model(self) -> Model:
+        return Model.model_validate(self.settings)
+
+    @property
+    def shape(self) -> ModelShape:
+        return shape_of(self.model, num_numeric=self.num_numeric, cardinalities=self.cardinalities)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What rank 0 leaves behind. `history` as in `fit.Fitted`; `fit_s`: wall seconds of this process's loop, in which
+    all ranks together saw `num_samples` rows."""
+
+    end: End
+    reason: str
+    history: tuple[tuple[float, ...], ...]
+    num_steps: int
+    resumed_step: int
+    fit_s: float
+    num_samples: int
+    device: str
+    world_size: int
+
+
+def shape_of(model: Model, *, num_numeric: int, cardinalities: tuple[int, ...]) -> ModelShape:
+    """Sizes of the network for a model section and the columns it meets."""
+    return ModelShape(
+        num_numeric=num_numeric,
+        num_bins=model.num_bins,
+        numeric_dim=model.numeric_dim,
+        cardinalities=cardinalities,
+        embedding_dim=model.embedding_dim,
+        hidden=model.hidden,
+        num_members=model.num_members,
+        dropout=model.dropout,
+    )
+
+
+def work(job_path: str) -> None:
+    """Entry point of every rank."""
+    _die_with_parent()
+    job = from_jsonable(Job, json.loads(Path(job_path).read_text(encoding="utf-8")))
+    stop = _stop_flag()
+    with _world() as world, _locked(Path(job.folder), world):
+        _make_deterministic(job.num_threads)
+        outcome = _train(job, world, stop)
+    if world.rank == 0:
+        _write_outcome(Path(job.folder), outcome)
+
+
+def _train(job: Job, world: World, stop: list[bool]) -> Outcome:
+    folder, started_s = Path(job.folder), time.monotonic()
+    rows = Rows(**safetensors.torch.load_file(folder / ARRAYS))
+    keeping = Keeping(folder=folder, job=job.identity, every_s=job.model.checkpoint_s)
+    try:
+        fitted = fit(rows, job.shape, job.model, world=world, keeping=keeping, should_stop=lambda: stop[0])
+    except DataError as error:
+        return _outcome(End.REFUSED, str(error), None, world, started_s)
+    end = End.DONE if fitted.is_complete else End.STOPPED
+    reason = "" if fitted.is_complete else "asked to stop; a checkpoint is written, start again to go on"
+    return _outcome(end, reason, fitted, world, started_s)
+
+
+def _outcome(end: End, reason: str, fitted: Fitted | None, world: World, started_s: float) -> Outcome:
+    return Outcome(
+        end=end,
+        reason=reason,
+        history=tuple(tuple(point) for point in fitted.history) if fitted else (),
+        num_steps=fitted.num_steps if fitted else 0,
+        resumed_step=fitted.resumed_step if fitted else 0,
+        fit_s=time.monotonic() - started_s,
+        num_samples=fitted.num_samples if fitted else 0,
+        device=str(world.device) if world.device.type == "cpu" else torch.cuda.get_device_name(world.device),
+        world_size=world.size,
+    )
+
+
+def _write_outcome(folder: Path, outcome: Outcome) -> None:
+    temporary = folder / (OUTCOME + ".tmp")
+    temporary.write_bytes(canonical_json(to_jsonable(outcome)))
+    temporary.replace(folder / OUTCOME)
+
+
+def _die_with_parent() -> None:
+    """An orphan would train on beside its successor: be told to stop when the launcher is gone (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _stop_flag() -> list[bool]:
+    """A one-element list that SIGTERM and SIGINT turn True; the loop leaves after the step it is in."""
+    flag = [False]
+
+    def ask(_signal: int, _frame: object) -> None:
+        flag[0] = True
+
+    signal.signal(signal.SIGTERM, ask)
+    signal.signal(signal.SIGINT, ask)
+    return flag
+
+
+@contextmanager
+def _world() -> Iterator[World]:
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    has_gpu = torch.cuda.is_available()
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if has_gpu else torch.device("cpu")
+    if has_gpu:
+        torch.cuda.set_device(device)
+    if size == 1:  # nobody to talk to; joining a group of one would only cost start-up time
+        yield World(rank=rank, size=size, device=device)
+        return
+    dist.init_process_group("nccl" if has_gpu else "gloo", timeout=COLLECTIVE_TIMEOUT)
+    try:
+        yield World(rank=rank, size=size, device=device)
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def _locked(folder: Path, world: World) -> Iterator[None]:
+    """Only one group writes checkpoints of a job. Raises: Unavailable if another holds the folder too long."""
+    if world.rank != 0:
+        yield
+        return
+    with (folder / "lock").open("w") as file:
+        deadline_s = time.monotonic() + LOCK_TIMEOUT_S
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline_s:
+                    raise Unavailable(f"another process trains in {folder}; wait for it, or stop it") from error
+                time.sleep(0.1)
+        yield
+
+
+def _make_deterministic(num_threads: int) -> None:
+    """Sums depend on how threads split them, so their number is part of what decides the result."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(num_threads)
+    torch.use_deterministic_algorithms(True)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
+    work(sys.argv[1])
