@@ -19,13 +19,21 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from clearway.contracts.errors import ConfigError, Unavailable
 from clearway.contracts.refs import ModelRef
+from clearway.deploy.controls import Controls
+from clearway.deploy.spec import Inputs
+from clearway.infra.approvals import Approval, Decision, record_approval
+from clearway.infra.clock import Clock, SystemClock
+from clearway.infra.endpoint import LoggedRows, TrafficState
 from clearway.infra.endpoint.local import LocalEndpoint
 from clearway.infra.environment import Environment
 from clearway.infra.layout import Layout
+from clearway.infra.release_store import open_release_store
 from clearway.infra.storage import open_storage
-from clearway.packaging.encoder import Encoder
+from clearway.packaging.encoder import Encoder, RowError
 from clearway.packaging.package import PackageContents, write_package
+from clearway.serve.process import make_server
 
 PRODUCT = "flights"
 NUMERIC = ("hour", "distance")
@@ -241,3 +249,94 @@ async def call_async(
 def call(app: Any, method: str, path: str, body: bytes = b"", **options: Any) -> Answer:
     """`call_async` from a plain test."""
     return asyncio.run(call_async(app, method, path, body, **options))
+
+
+class InProcessEndpoint:
+    """The real server core without sockets, as an Endpoint: fast, and the second implementation under conformance."""
+
+    def __init__(self, env: Environment, *, product: str = PRODUCT) -> None:
+        self.server = make_server(env, product=product)
+        self.server.versions.restore()
+
+    def load(self, *, uri: str, digest: str, epoch: int) -> None:
+        self.server.versions.load(uri, digest, epoch=epoch)
+
+    def set_weights(self, weights_pct: dict[str, float], *, epoch: int) -> None:
+        self.server.versions.set_weights(weights_pct, epoch=epoch)
+
+    def state(self) -> TrafficState:
+        serving = self.server.versions.serving
+        return TrafficState(
+            weights_pct=dict(serving.traffic.weights_pct), loaded=tuple(sorted(serving.loaded)), epoch=serving.epoch
+        )
+
+    def predict(self, rows: list[dict[str, Any]], *, digest: str | None = None) -> tuple[list[float], str]:
+        if digest is not None:
+            if digest not in self.server.versions.serving.loaded:
+                raise ConfigError(f"version {digest} is not loaded")
+            return self._scores(rows, digest), digest
+        return self._invoke({"instances": rows}, [(b"x-clearway-probe", b"1")])
+
+    def examples(self, digest: str) -> list[dict[str, Any]]:
+        return list(self.server.versions.serving.loaded[digest].package.golden["rows"])
+
+    def unload(self, digest: str, *, epoch: int) -> None:
+        self.server.versions.unload(digest, epoch=epoch)
+
+    def score_logged(self, batch: LoggedRows) -> tuple[list[float], str]:
+        body = {
+            "dataframe_split": {"columns": batch.columns, "data": batch.rows},
+            "keys": batch.keys,
+            "event_times": batch.event_times,
+            "batch_id": batch.batch_id,
+        }
+        return self._invoke(body, [])
+
+    def flush_log(self) -> None:
+        self.server.prediction_log.flush()
+
+    def close(self) -> None:
+        """Stop the writer thread."""
+        self.server.prediction_log.close()
+
+    def _scores(self, rows: list[dict[str, Any]], digest: str) -> list[float]:
+        try:
+            return self.server.versions.serving.loaded[digest].score(rows)
+        except RowError as error:
+            raise ConfigError(str(error)) from error
+
+    def _invoke(self, body: dict[str, Any], headers: list[tuple[bytes, bytes]]) -> tuple[list[float], str]:
+        answer = call(self.server, "POST", "/invocations", msgspec.json.encode(body), headers=[*JSON_HEADERS, *headers])
+        if answer.status == 200:
+            return answer.json["predictions"], answer.json["model_digest"]
+        raise Unavailable(str(answer.json)) if answer.status >= 500 else ConfigError(str(answer.json))
+
+
+def approved(env: Environment, ref: ModelRef, release_id: str, *, product: str = PRODUCT) -> Inputs:
+    """Deploy inputs of a model somebody approved in this release."""
+    approval = Approval(
+        product=product,
+        release_id=release_id,
+        model_digest=ref.digest,
+        evaluation_digest="e" * 64,
+        answer=Decision.AUTO,
+        answered_by="a test",
+        note="",
+        is_required=False,
+        risk_tier="low",
+    )
+    uri, _ = record_approval(open_storage(env.store_root), Layout(env.store_root, product), approval)
+    return Inputs(product=product, release_id=release_id, model=ref, approval_uri=uri)
+
+
+def controls_of(env: Environment, endpoint: Any, *, clock: Clock | None = None, lease_ttl_s: float = 5.0) -> Controls:
+    """Controls over the real SQL store and a given endpoint."""
+    return Controls(
+        store=open_release_store(env),
+        endpoint=endpoint,
+        storage=open_storage(env.store_root),
+        layout=Layout(env.store_root, PRODUCT),
+        key_folder=env.home / "keys",
+        clock=clock or SystemClock(),
+        lease_ttl_s=lease_ttl_s,
+    )

@@ -84,10 +84,10 @@ class SqlReleaseStore:
             self._prepare()
             with self._engine.begin() as connection:
                 yield connection
-        except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
-            shown = self._url.render_as_string(hide_password=True)
+        except (sa.exc.OperationalError, sa.exc.InterfaceError, OSError) as error:
+            shown, cause = self._url.render_as_string(hide_password=True), getattr(error, "orig", error)
             raise Unavailable(
-                f"release store {shown} does not answer: {error.orig}; check the database, then retry"
+                f"release store {shown} does not answer: {cause}; check the database, then retry"
             ) from error
 
     def _prepare(self) -> None:

@@ -1,0 +1,49 @@
+"""Metrics: counts are kept apart by status, model and probe, and read as Prometheus text."""
+
+from clearway.serve.counters import LATENCY_BOUNDS_S, Counters, parse_metric
+
+
+def render(counters):
+    return counters.render(gauges={"epoch": 3}, totals={"lost_rows_total": 2}, weights={"a": 12.5}).decode()
+
+
+def test_requests_rows_and_probes_are_counted_apart():
+    counters = Counters()
+    counters.count(200, "a", num_rows=5, duration_s=0.001, is_probe=False)
+    counters.count(200, "a", num_rows=7, duration_s=0.001, is_probe=True)
+    counters.count(422, "", num_rows=0, duration_s=0.001, is_probe=False)
+    text = render(counters)
+    requests = dict(parse_metric(text, "clearway_serve_requests_total"))
+    assert requests == {
+        'code="200",model_digest="a",probe="false"': 1,
+        'code="200",model_digest="a",probe="true"': 1,
+        'code="422",model_digest="",probe="false"': 1,
+    }
+    assert dict(parse_metric(text, "clearway_serve_rows_total")) == {'model_digest="a"': 5}
+    assert dict(parse_metric(text, "clearway_serve_traffic_weight_pct")) == {'model_digest="a"': 12.5}
+    assert dict(parse_metric(text, "clearway_serve_epoch")) == {"": 3}
+    assert dict(parse_metric(text, "clearway_serve_lost_rows_total")) == {"": 2}
+
+
+def test_the_histogram_is_cumulative_and_complete():
+    counters = Counters()
+    for duration_s in (0.0001, 0.00025, 0.003, 99.0):
+        counters.count(200, "a", num_rows=1, duration_s=duration_s, is_probe=False)
+    buckets = dict(parse_metric(render(counters), "clearway_serve_request_seconds_bucket"))
+    values = list(buckets.values())
+    assert values == sorted(values)
+    assert len(values) == len(LATENCY_BOUNDS_S) + 1
+    assert (buckets['le="0.00025"'], buckets['le="10.0"'], buckets['le="+Inf"']) == (2, 3, 4)
+    assert dict(parse_metric(render(counters), "clearway_serve_request_seconds_count")) == {"": 4}
+
+
+def test_every_sample_belongs_to_a_declared_type():
+    counters = Counters()
+    counters.count(200, "a", num_rows=1, duration_s=0.1, is_probe=False)
+    lines = render(counters).splitlines()
+    declared = {line.split()[2] for line in lines if line.startswith("# TYPE")}
+    for line in lines:
+        if not line.startswith("#"):
+            name = line.partition("{")[0].partition(" ")[0]
+            base = name.removesuffix("_bucket").removesuffix("_sum").removesuffix("_count")
+            assert {name, base} & declared, line
