@@ -111,7 +111,8 @@ def outcome_of(run_state: str, stages: tuple[Stage, ...]) -> tuple[str, str]:
 
 def _trigger(api: AirflowApi, run: Run) -> str:
     if run.run_type == "asset_triggered":
-        names = sorted({e.asset_name for e in api.causes_of(run.dag_id, run.run_id)})
+        prefix = f"{run.dag_id.removesuffix('release')}"
+        names = sorted({e.asset_name.removeprefix(prefix) for e in api.causes_of(run.dag_id, run.run_id)})
         return f"asset {', '.join(names)}" if names else "asset"
     return {"manual": "by hand", "scheduled": "schedule"}.get(run.run_type, run.run_type)
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 # Narrower terminals would break the table into unreadable columns.
-MIN_WIDTH = 110
+MIN_WIDTH = 120
 DIGEST_CHARS = 8
 # Budget on two cores: what the figure is held against, in seconds.
 BUDGET_S = {
@@ -43,15 +43,14 @@ def render_account(result: dict[str, Any]) -> str:
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
 
 
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+
+
 def _releases(releases: list[dict[str, Any]]) -> Table:
-    table = Table(
-        title="Releases, and how their models did on the rows they served",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-    )
+    table = _table("Releases, and how their models did on the rows they served")
     for name in ("#", "trigger", "as of", "outcome", "champion"):
-        table.add_column(name, no_wrap=name not in {"trigger", "outcome"})
+        table.add_column(name, no_wrap=True)
     for name in ("weeks", "rows", "AUC", "LightGBM", "log-loss", "LightGBM"):
         table.add_column(name, justify="right", no_wrap=True)
     for number, release in enumerate(releases, 1):
@@ -76,7 +75,7 @@ def _served(served: dict[str, Any] | None) -> tuple[str, ...]:
 
 
 def _stages(releases: list[dict[str, Any]]) -> Table:
-    table = Table(title="Stages: verdict and seconds", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = _table("Stages: verdict and seconds")
     table.add_column("stage")
     names: dict[str, None] = {}
     for number, release in enumerate(releases, 1):
@@ -94,7 +93,7 @@ def _stage_cell(stage: dict[str, Any] | None) -> str:
 
 
 def _times(result: dict[str, Any]) -> Table:
-    table = Table(title="Times and memory", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = _table("Times and memory")
     table.add_column("what")
     table.add_column("measured", justify="right")
     table.add_column("budget on 2 cores", justify="right")

@@ -11,7 +11,7 @@ from time import monotonic, sleep
 
 import psutil
 
-from clearway.contracts.errors import ConfigError, Unavailable
+from clearway.contracts.errors import Unavailable
 from clearway.infra.clock import SystemClock
 from clearway.infra.environment import Endpoint, Environment, Tracking, project_root
 from clearway.launch import process
@@ -55,8 +55,15 @@ def connected(env: Environment, state: StackState) -> Environment:
 
 def running_stack(env: Environment) -> StackState | None:
     """State of the stack that runs now; None if none does."""
-    paths = stack_paths(env)
-    return load_state(paths) if is_running(paths) else None
+    return _state_of_the_living(stack_paths(env))
+
+
+def _state_of_the_living(paths: StackPaths) -> StackState | None:
+    """The state file, if its writer lives: a new supervisor holds the lock a moment before it replaces an old file."""
+    state = load_state(paths) if is_running(paths) else None
+    if state is None or not process.is_same_process(state.supervisor_pid, state.supervisor_created_s):
+        return None
+    return state
 
 
 def supervise(env: Environment, wish: StackWish, *, on_change: OnChange) -> int | None:
@@ -117,7 +124,7 @@ def _spawn_supervisor(env: Environment, wish: StackWish, paths: StackPaths) -> s
 def _wait_ready(paths: StackPaths, child: subprocess.Popen[bytes] | None, *, on_change: OnChange) -> StackState:
     begin_s, last = monotonic(), None
     while monotonic() - begin_s < READY_TIMEOUT_S:
-        state = load_state(paths) if is_running(paths) else None
+        state = _state_of_the_living(paths)
         if state is not None and state != last:
             on_change(state)
             last = state
@@ -136,14 +143,15 @@ def _wait_ready(paths: StackPaths, child: subprocess.Popen[bytes] | None, *, on_
 def stop_stack(env: Environment, *, on_change: OnChange) -> bool:
     """Stop the running stack and wait until every process is gone; False if none ran. Raises: Unavailable."""
     paths = stack_paths(env)
-    state = load_state(paths)
-    if not is_running(paths):
-        found = clean_up_after_a_dead_supervisor(paths)
-        return found > 0
-    if state is None:
-        raise ConfigError(f"a stack is starting or stopping in {paths.home}; wait a few seconds and try again")
+    deadline = monotonic() + STOP_TIMEOUT_S
+    while (state := _state_of_the_living(paths)) is None:
+        if not is_running(paths):
+            return clean_up_after_a_dead_supervisor(paths) > 0
+        if monotonic() > deadline:
+            raise Unavailable(f"{paths.run} is locked by a process that writes no state; find it with `lsof`")
+        sleep(POLL_S)
     os.kill(state.supervisor_pid, signal.SIGTERM)
-    deadline, last = monotonic() + STOP_TIMEOUT_S, None
+    last = state
     while is_running(paths):
         state = load_state(paths) or state
         if state != last:

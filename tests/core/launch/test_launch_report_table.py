@@ -110,7 +110,7 @@ def test_times_count_landed_weeks_and_asset_triggered_releases() -> None:
         Played(batch_id="b", is_landed=True, seconds=12.0),
         Played(batch_id="c", is_landed=False, seconds=99.0),
     ]
-    releases = (release(), release(trigger="asset flights_retrain", seconds=50.0), release(seconds=500.0))
+    releases = (release(), release(trigger="asset retrain", seconds=50.0), release(seconds=500.0))
     found = times_of(releases, weeks, healthy_s=20.0)
     assert found == Times(
         healthy_s=20.0, first_release_s=61.2, week_median_s=10.0, week_max_s=12.0, retraining_release_max_s=50.0
