@@ -6,6 +6,8 @@ from clearway.contracts.errors import ConfigError
 from clearway.contracts.verdict import Verdict
 from clearway.infra.clock import format_instant, parse_instant
 from clearway.infra.environment import Environment
+from clearway.infra.faults import fault
+from clearway.infra.raw_windows import LandedBatch, RawWindow, write_window
 from clearway.ingest.spec import Inputs, Outputs
 from clearway.product import LoadedProduct
 
@@ -17,9 +19,7 @@ def run(inputs: Inputs, *, product: LoadedProduct, env: Environment) -> Outputs:
     is not there yet.
     Raises: BatchConflict when a landed batch comes back with other bytes, ConfigError for an empty window.
     """
-    from clearway.infra.faults import fault
-    from clearway.infra.raw_windows import LandedBatch, RawWindow, write_window
-    from clearway.ingest.landing import Landing
+    from clearway.ingest.landing import Landing  # noqa: PLC0415 - pyarrow
 
     intervals = _intervals(inputs, product)
     landing = Landing.open(product, env, window=[product.spec.batch.batch_id(start) for start, _ in intervals])

@@ -1,0 +1,83 @@
+"""The Spark part: read one stretch of raw batches, call the product's feature function, write one folder per batch.
+
+Addresses are URIs (`file://`, `s3://`), so the same file runs on a laptop and on a cluster.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F  # noqa: N812 - its usual name
+
+from clearway.contracts.errors import ConfigError
+from clearway.infra.snapshots import Snapshot
+from clearway.preprocess.plan import Stretch, rows_table
+from clearway.product import LoadedProduct, Product
+
+BATCH_ID = "batch_id"
+ROWS = "rows"
+
+
+def write_features(
+    session: SparkSession, product: LoadedProduct, stretch: Stretch, *, batches: Mapping[str, Snapshot], target: str
+) -> None:
+    """Features of every batch in `stretch`, as Parquet below `target`, partitioned by BATCH_ID.
+
+    Args:
+        batches: snapshots of the stretch's history, by batch id.
+        target: an address nobody else writes to.
+    Raises: ConfigError if the function does not return a declared column.
+    """
+    tables = read_tables(session, product.spec, stretch, batches=batches)
+    features = features_of(product, tables)
+    # Nothing but a fresh folder is ever written to: overwriting single partitions is not the same on both engines.
+    features.write.partitionBy(BATCH_ID).parquet(target, compression="lz4")
+
+
+def features_of(product: LoadedProduct, tables: dict[str, DataFrame]) -> DataFrame:
+    """Key, clock, declared features and batch of `tables["rows"]`, in declared types. Raises: ConfigError."""
+    spec = product.spec
+    made: DataFrame = product.function(spec.features.function)(tables)
+    wanted = [spec.features.key, spec.features.time, *spec.features.columns]
+    absent = sorted(set(wanted) - set(made.columns))
+    if absent:
+        raise ConfigError(
+            f"{spec.features.function} of {product.name!r} does not return columns {absent}; make them, or take them "
+            "out of product.yaml"
+        )
+    numbers = (F.col(name).cast("double").alias(name) for name in spec.features.numeric)
+    texts = (F.col(name).cast("string").alias(name) for name in spec.features.categorical)
+    return made.select(spec.features.key, spec.features.time, *numbers, *texts, _batch_id(spec).alias(BATCH_ID))
+
+
+def read_tables(
+    session: SparkSession, spec: Product, stretch: Stretch, *, batches: Mapping[str, Snapshot]
+) -> dict[str, DataFrame]:
+    """Landed tables of a stretch: rows since its look-back, reference tables once, the rows to predict as ROWS.
+
+    The label table is not among them: what the function cannot see it cannot leak.
+    """
+    tables = {}
+    for name, table in spec.tables.items():
+        if name == spec.label.table:
+            continue
+        # A reference table lands whole with every batch, and is the same throughout a stretch.
+        ids = [b.batch_id for b in stretch.history] if table.time else [stretch.needs[-1].batch.batch_id]
+        frame = _read(session, [batches[i].file_uri(f"{name}.parquet") for i in ids])
+        tables[name] = frame.where(F.col(table.time) >= F.lit(stretch.since)) if table.time else frame
+    time = spec.features.time
+    tables[ROWS] = tables[rows_table(spec)].where(_is_between(time, stretch.start, stretch.end))
+    return tables
+
+
+def _read(session: SparkSession, uris: Sequence[str]) -> DataFrame:
+    return session.read.parquet(*uris)
+
+
+def _is_between(time: str, start: datetime, end: datetime) -> Column:
+    return (F.col(time) >= F.lit(start)) & (F.col(time) < F.lit(end))
+
+
+def _batch_id(spec: Product) -> Column:
+    """The batch clock in Spark: start of the day, Monday, or first of the month, as a date."""
+    return F.date_format(F.date_trunc(spec.batch.every, F.col(spec.features.time)), "yyyy-MM-dd")
