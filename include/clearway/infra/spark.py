@@ -96,7 +96,7 @@ def _jvm(env: Environment) -> tuple["SparkSession", Any]:
 
 def _builder() -> Any:
     with _quiet():
-        from pyspark.sql import SparkSession  # noqa: PLC0415 - the engine, only when it is used
+        from pyspark.sql import SparkSession
     return SparkSession.builder.appName("clearway")
 
 

@@ -141,7 +141,7 @@ def _overdue(group: str, rows: DataFrame, flights: DataFrame) -> DataFrame:
 
 
 def _planned(group: str, rows: DataFrame, flights: DataFrame) -> DataFrame:
-    """The schedule is known ahead: moved back by the lead, what is planned up to a departure is up to its prediction."""
+    """Flights planned up to a departure. The schedule is known ahead, so it is moved back to where the questions are."""
     by, hours = HISTORY[group][0], PLANNED[group]
     events = flights.select(*by, F.col(AT).alias(WHEN), F.lit(1).cast("long").alias("sched"))
     past = trailing(rows, events, by=by, windows={"sched": hours})
