@@ -77,7 +77,7 @@ def test_changed_bytes_are_noticed(base: str, data: bytes) -> None:
 
 
 def test_only_listed_files_have_an_address(base: str) -> None:
-    with pytest.raises(IntegrityError, match="'c.json' is not in snapshot"):
+    with pytest.raises(IntegrityError, match=r"'c\.json' is not in snapshot"):
         make(base).file_uri("c.json")
 
 
