@@ -44,6 +44,8 @@ def _settings(env: Environment) -> dict[str, str]:
     return {
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.shuffle.partitions": str(env.spark.shuffle_partitions),
+        # Notes the caller's line for every column expression: a third of the time that building a wide plan takes.
+        "spark.python.sql.dataFrameDebugging.enabled": "false",
     }
 
 

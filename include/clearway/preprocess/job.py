@@ -6,6 +6,7 @@ Addresses are URIs (`file://`, `s3://`), so the same file runs on a laptop and o
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - its usual name
 
@@ -31,23 +32,35 @@ def write_features(
     tables = read_tables(session, product.spec, stretch, batches=batches)
     features = features_of(product, tables)
     # Nothing but a fresh folder is ever written to: overwriting single partitions is not the same on both engines.
-    features.write.partitionBy(BATCH_ID).parquet(target, compression="lz4")
+    try:
+        features.write.partitionBy(BATCH_ID).parquet(target, compression="lz4")
+    except PySparkException as error:
+        _explain(product, tables, error)
+        raise
 
 
 def features_of(product: LoadedProduct, tables: dict[str, DataFrame]) -> DataFrame:
-    """Key, clock, declared features and batch of `tables["rows"]`, in declared types. Raises: ConfigError."""
+    """Key, clock, declared features and batch of `tables["rows"]`, in declared types."""
     spec = product.spec
     made: DataFrame = product.function(spec.features.function)(tables)
-    wanted = [spec.features.key, spec.features.time, *spec.features.columns]
-    absent = sorted(set(wanted) - set(made.columns))
+    numbers = (F.col(name).cast("double").alias(name) for name in spec.features.numeric)
+    texts = (F.col(name).cast("string").alias(name) for name in spec.features.categorical)
+    return made.select(spec.features.key, spec.features.time, *numbers, *texts, _batch_id(spec).alias(BATCH_ID))
+
+
+def _explain(product: LoadedProduct, tables: dict[str, DataFrame], error: PySparkException) -> None:
+    """Raises: ConfigError if the failure is a feature that was declared and not made.
+
+    Asked only after a failure: resolving the columns of a wide plan costs as much as computing a small batch.
+    """
+    spec = product.spec
+    made: DataFrame = product.function(spec.features.function)(tables)
+    absent = sorted({spec.features.key, spec.features.time, *spec.features.columns} - set(made.columns))
     if absent:
         raise ConfigError(
             f"{spec.features.function} of {product.name!r} does not return columns {absent}; make them, or take them "
             "out of product.yaml"
-        )
-    numbers = (F.col(name).cast("double").alias(name) for name in spec.features.numeric)
-    texts = (F.col(name).cast("string").alias(name) for name in spec.features.categorical)
-    return made.select(spec.features.key, spec.features.time, *numbers, *texts, _batch_id(spec).alias(BATCH_ID))
+        ) from error
 
 
 def read_tables(

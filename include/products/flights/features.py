@@ -63,9 +63,7 @@ def build(tables: dict[str, DataFrame]) -> DataFrame:
     joined = joined.join(_planes(tables["planes"]), "tailnum", "left")
     for history in _histories(rows, flights):
         joined = joined.join(history, ID, "left")
-    made = {**_calendar(), **_aircraft()}
-    names = [c for c in joined.columns if c not in made]
-    return joined.select(*names, *(column.alias(name) for name, column in made.items()))
+    return joined.withColumns({**_calendar(), **_aircraft()})
 
 
 def _schedule(flights: DataFrame) -> DataFrame:
@@ -141,7 +139,7 @@ def _overdue(group: str, rows: DataFrame, flights: DataFrame) -> DataFrame:
 
 
 def _planned(group: str, rows: DataFrame, flights: DataFrame) -> DataFrame:
-    """Flights planned up to a departure. The schedule is known ahead, so it is moved back to where the questions are."""
+    """Flights planned up to a departure: known ahead, so they are moved back to where the questions are."""
     by, hours = HISTORY[group][0], PLANNED[group]
     events = flights.select(*by, F.col(AT).alias(WHEN), F.lit(1).cast("long").alias("sched"))
     past = trailing(rows, events, by=by, windows={"sched": hours})
