@@ -8,7 +8,7 @@ from clearway.contracts.verdict import Verdict
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """The candidate and the dataset whose newest labelled days it never saw. The champion comes from the release document."""
+    """The candidate and the dataset whose newest labelled days it never saw; the champion is the release document's."""
 
     product: str
     release_id: str

@@ -1,0 +1,171 @@
+"""The whole stage with a real server: honest models pass, planted ones fail by the gate that is there for them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from clearway.contracts.errors import DataError, IntegrityError
+from clearway.contracts.manifest import sha256_of
+from clearway.contracts.refs import ModelRef
+from clearway.contracts.release_document import Version, begin_deploy, promote, take_lease
+from clearway.contracts.verdict import Verdict
+from clearway.evaluate.run import run
+from clearway.evaluate.spec import Inputs, Outputs
+from clearway.infra.environment import Environment
+from clearway.infra.release_store import open_release_store
+from clearway.infra.storage import open_storage, to_path
+from clearway.product import LoadedProduct
+
+pytestmark = pytest.mark.slow
+
+RNG = np.random.default_rng(7)
+
+
+def _inputs(world, model: ModelRef, release_id: str = "r1") -> Inputs:
+    return Inputs(product="flights", release_id=release_id, dataset=world.dataset, model=model)
+
+
+def _failed(env: Environment, out: Outputs) -> set[str]:
+    """Names of the decisive checks that did not pass, slices' values cut off."""
+    content = json.loads(open_storage(env.store_root).read(out.evaluation_uri))
+    return {
+        c["name"].partition("[")[0] if c["name"].startswith("slice") else c["name"]
+        for c in content["checks"]
+        if c["is_decisive"] and c["verdict"] != "pass"
+    }
+
+
+def _promote(env: Environment, model: ModelRef) -> None:
+    store = open_release_store(env)
+    document, version = store.read("flights")
+    document = take_lease(document, holder="test", now_s=0.0, ttl_s=60.0)
+    document = begin_deploy(
+        document, Version(uri=model.uri, digest=model.digest, release_id="r0"), epoch=document.epoch
+    )
+    store.swap(promote(document, epoch=document.epoch, now_s=1.0, reason="test"), expected_version=version)
+
+
+def test_an_honest_first_model_passes_and_a_rerun_finds_the_same_bytes(
+    env: Environment, product: LoadedProduct, make_world
+) -> None:
+    world = make_world()
+    inputs = _inputs(world, world.package())
+    out = run(inputs, product=product, env=env)
+    storage = open_storage(env.store_root)
+    data, page = storage.read(out.evaluation_uri), storage.read(out.report_uri)
+    assert (out.verdict, _failed(env, out)) == (Verdict.PASS, set()), out.reason
+    assert out.evaluation_digest == sha256_of(data)
+    content = json.loads(data)
+    names = {c["name"] for c in content["checks"]}
+    assert {"auc_floor", "auc_ceiling", "ece", "not_worse_logloss[trees]", "golden_in_server", "latency"} <= names
+    first = next(c for c in content["checks"] if c["name"] == "first_model")
+    assert not first["is_decisive"]
+    assert "do not apply" in first["reason"]
+    assert len(page) < 1_000_000
+    assert b"<script" not in page
+    assert b"http://" not in page.replace(b"http://www.w3.org", b"")
+    # Found again, not made again.
+    assert run(inputs, product=product, env=env) == out
+    # And made again from nothing, the same bytes.
+    to_path(out.evaluation_uri).unlink()
+    again = run(inputs, product=product, env=env)
+    assert again.evaluation_digest == out.evaluation_digest
+
+
+@pytest.mark.parametrize(
+    ("plant", "gates"),
+    [
+        pytest.param({"weights": np.array([0.0, 0.0, 0.0, 1.0, 1.0, 0.3])}, {"auc_floor"}, id="learned nothing"),
+        pytest.param({"scale": 3.0}, {"ece", "not_worse_logloss[trees]"}, id="over-confident"),
+        pytest.param({"weights": np.array([1.0, -0.8, 0.5, 1.0, 0.9, 0.0])}, {"not_worse_auc[trees]"}, id="noisy"),
+        pytest.param({"order": ("x0", "outcome")}, {"columns_denied", "columns_declared"}, id="denied column"),
+        pytest.param({"holdout_start": "2013-03-08"}, {"holdout_unseen"}, id="trained on the holdout"),
+        pytest.param({"golden_shift": 1e-3}, {"golden_in_server"}, id="serves other scores than it was trained with"),
+    ],
+)
+def test_a_planted_fault_fails_by_its_own_gate(
+    env: Environment, product: LoadedProduct, make_world, plant: dict, gates: set[str]
+) -> None:
+    world = make_world()
+    out = run(_inputs(world, world.package(**plant)), product=product, env=env)
+    assert out.verdict is Verdict.FAIL
+    assert gates <= _failed(env, out), out.reason
+
+
+def test_a_leak_fails_by_being_too_good(env: Environment, product: LoadedProduct, make_world) -> None:
+    world = make_world(leak=True)
+    out = run(_inputs(world, world.package(np.array([1.0, -0.8, 0.5, 0.0, 0.0, 6.0]))), product=product, env=env)
+    assert out.verdict is Verdict.FAIL
+    assert "auc_ceiling" in _failed(env, out)
+
+
+def test_a_worse_model_than_the_champion_fails_and_an_equal_one_passes(
+    env: Environment, product: LoadedProduct, make_world
+) -> None:
+    world = make_world()
+    _promote(env, world.package())
+    equal = run(_inputs(world, world.package(TRUTH_LIKE), "r1"), product=product, env=env)
+    worse = run(_inputs(world, world.package(np.array([1.0, 0.2, 0.5, 0.3, 0.0, 0.0])), "r2"), product=product, env=env)
+    assert equal.verdict is Verdict.PASS, equal.reason
+    assert worse.verdict is Verdict.FAIL
+    assert {"not_worse_auc[champion]", "not_worse_logloss[champion]"} <= _failed(env, worse)
+
+
+TRUTH_LIKE = np.array([1.02, -0.79, 0.52, 0.01, 0.0, 0.0])
+
+
+def test_a_champion_that_was_trained_on_these_days_leaves_the_question_open(
+    env: Environment, product: LoadedProduct, make_world
+) -> None:
+    world = make_world()
+    _promote(env, world.package(holdout_start="2013-03-11"))
+    out = run(_inputs(world, world.package(TRUTH_LIKE)), product=product, env=env)
+    assert (out.verdict, _failed(env, out)) == (Verdict.INCONCLUSIVE, {"champion_comparable"})
+
+
+def test_a_first_model_can_be_left_to_a_person(env: Environment, product: LoadedProduct, make_world) -> None:
+    gates = product.spec.gates.model_copy(update={"first_model": "person"})
+    product = product.model_copy(update={"spec": product.spec.model_copy(update={"gates": gates})})
+    world = make_world()
+    out = run(_inputs(world, world.package()), product=product, env=env)
+    assert (out.verdict, _failed(env, out)) == (Verdict.INCONCLUSIVE, {"first_model"})
+
+
+def test_a_new_champion_makes_the_old_evaluation_stale(env: Environment, product: LoadedProduct, make_world) -> None:
+    world = make_world()
+    inputs = _inputs(world, world.package(TRUTH_LIKE))
+    first = run(inputs, product=product, env=env)
+    _promote(env, world.package())
+    second = run(inputs, product=product, env=env)
+    assert first.evaluation_digest != second.evaluation_digest
+    content = json.loads(open_storage(env.store_root).read(second.evaluation_uri))
+    assert "champion" in content["evidence"]["comparisons"]
+
+
+def test_a_broken_champion_is_an_error_and_no_first_release(
+    env: Environment, product: LoadedProduct, make_world
+) -> None:
+    world = make_world()
+    champion = world.package()
+    _promote(env, champion)
+    to_path(f"{champion.uri}/encoder.json").write_bytes(b"{}")
+    with pytest.raises(IntegrityError):
+        run(_inputs(world, world.package(TRUTH_LIKE)), product=product, env=env)
+
+
+def test_rows_without_labels_cannot_be_judged(env: Environment, product: LoadedProduct, make_world) -> None:
+    world = make_world(num_labelled_weeks=0)
+    with pytest.raises(DataError, match="label"):
+        run(_inputs(world, world.package()), product=product, env=env)
+
+
+def test_too_short_a_training_period_is_an_error_verdict_with_its_reason(
+    env: Environment, product: LoadedProduct, make_world
+) -> None:
+    world = make_world(num_labelled_weeks=3)
+    model = world.package(holdout_start="2013-01-07")
+    out = run(_inputs(world, model), product=product, env=env)
+    assert out.verdict is Verdict.ERROR
+    assert "training days" in out.reason
+    assert b"No figures" in open_storage(env.store_root).read(out.report_uri)
