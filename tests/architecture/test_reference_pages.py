@@ -64,3 +64,20 @@ def test_every_local_link_leads_somewhere() -> None:
             if "://" not in target and not (page.parent / target).exists():
                 broken.append(f"{page.relative_to(ROOT)} → {target}")
     assert broken == []
+
+
+def test_every_decision_is_in_the_index() -> None:
+    folder = ROOT / "docs" / "decisions"
+    index = (folder / "README.md").read_text(encoding="utf-8")
+    pages = [page for page in sorted(folder.glob("*.md")) if page.name != "README.md"]
+    assert [page.name for page in pages if f"({page.name})" not in index] == []
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        assert all(f"\n## {part}\n" in text for part in ("Context", "Decision", "Consequences")), page.name
+        assert "\nStatus: " in text, page.name
+
+
+def test_every_room_is_on_the_floors() -> None:
+    rooms = {p.name for p in (ROOT / "include" / "clearway").iterdir() if (p / "__init__.py").is_file()}
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert [room for room in sorted(rooms) if not re.search(rf"\b{room}\b", text)] == []

@@ -75,7 +75,8 @@ def record_approval(storage: Storage, layout: Layout, approval: Approval) -> tup
     if stored.answer is not approval.answer:
         raise NotApproved(
             f"release {approval.release_id!r} already has the answer {stored.answer.value!r} by {stored.answered_by!r} "
-            f"for model {approval.model_digest}; {approval.answer.value!r} came later and is refused, start a new release"
+            f"for model {approval.model_digest}; {approval.answer.value!r} came later and is refused, "
+            "start a new release"
         )
     return uri, stored
 
