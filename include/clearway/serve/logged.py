@@ -1,11 +1,7 @@
 """Read the prediction log back: which rows of a batch were answered, and by whom."""
 
-import io
-
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from clearway.infra.layout import Layout
+from clearway.infra.parquet import from_parquet
 from clearway.infra.storage import Storage
 
 
@@ -13,7 +9,7 @@ def logged_by(storage: Storage, layout: Layout, batch_id: str) -> dict[str, str]
     """Key → digest of the model that answered first, for every logged row of a batch that named its key."""
     found: dict[str, str] = {}
     for uri in storage.list(layout.predictions(batch_id)):
-        table: pa.Table = pq.read_table(io.BytesIO(storage.read(uri)), columns=["key", "model_digest"])
+        table = from_parquet(storage.read(uri))
         for key, digest in zip(table["key"].to_pylist(), table["model_digest"].to_pylist(), strict=True):
             if key is not None:
                 found.setdefault(key, digest)

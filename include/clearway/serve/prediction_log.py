@@ -4,7 +4,6 @@ The request path only appends; one thread writes. When storage is down rows wait
 lost and counted, since a caller's answer may not depend on the log.
 """
 
-import io
 import logging
 import threading
 import uuid
@@ -14,11 +13,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from clearway.contracts.errors import Unavailable
 from clearway.infra.clock import Clock
 from clearway.infra.layout import Layout
+from clearway.infra.parquet import to_parquet
 from clearway.infra.storage import Storage, join
 
 log = logging.getLogger("clearway.serve")
@@ -131,7 +130,7 @@ class PredictionLog:
 
     def _write_file(self, batch_id: str, group: list[Entry]) -> None:
         name = f"{int(self._clock.now_s() * 1e6)}-{uuid.uuid4().hex[:8]}.parquet"
-        self._storage.write(join(self._layout.predictions(batch_id), name), to_parquet(batch_id, group))
+        self._storage.write(join(self._layout.predictions(batch_id), name), to_parquet(table_of(batch_id, group)))
 
     def _put_back(self, entries: list[Entry]) -> None:
         with self._wake:
@@ -143,8 +142,8 @@ class PredictionLog:
             self.num_written += num_rows
 
 
-def to_parquet(batch_id: str, group: list[Entry]) -> bytes:
-    """Rows of several requests as one Parquet file.
+def table_of(batch_id: str, group: list[Entry]) -> pa.Table:
+    """Rows of several requests.
 
     Columns: request_id, key, batch_id, event_time (UTC; null if the caller named none), score (float64), model_digest,
     epoch, logged_at (UTC).
@@ -171,9 +170,7 @@ def to_parquet(batch_id: str, group: list[Entry]) -> bytes:
         "logged_at": instant,
     }
     rows["batch_id"] = [batch_id] * len(rows["score"])
-    buffer = io.BytesIO()
-    pq.write_table(pa.table({n: pa.array(rows[n], t) for n, t in schema.items()}), buffer, compression="zstd")
-    return buffer.getvalue()
+    return pa.table({name: pa.array(rows[name], kind) for name, kind in schema.items()})
 
 
 def _live_batch(at_s: float) -> str:

@@ -1,15 +1,14 @@
 """The prediction log: nothing answered is lost while storage works, losses are counted when it does not."""
 
-import io
 import threading
 from datetime import UTC, datetime
 
-import pyarrow.parquet as pq
 import pytest
 
 from clearway.contracts.errors import Unavailable
 from clearway.infra.clock import FakeClock
 from clearway.infra.layout import Layout
+from clearway.infra.parquet import from_parquet
 from clearway.infra.storage import LocalStorage
 from clearway.serve.logged import logged_by
 from clearway.serve.prediction_log import Entry, PredictionLog
@@ -64,9 +63,7 @@ def entry(number=0, num_rows=2, batch_id="2013-04-01", **changes):
 def rows_of(layout, batch_id):
     storage = LocalStorage()
     return [
-        row
-        for uri in storage.list(layout.predictions(batch_id))
-        for row in pq.read_table(io.BytesIO(storage.read(uri))).to_pylist()
+        row for uri in storage.list(layout.predictions(batch_id)) for row in from_parquet(storage.read(uri)).to_pylist()
     ]
 
 

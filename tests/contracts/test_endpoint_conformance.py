@@ -1,0 +1,187 @@
+"""What every endpoint owes its callers. Implementations: a real server process, the server core in-process."""
+
+import pytest
+
+from clearway.contracts.errors import ConfigError, IntegrityError, StaleWriter, Unavailable
+from clearway.infra.endpoint import LoggedRows, TrafficState, open_endpoint
+from clearway.infra.environment import Environment
+from clearway.infra.layout import Layout
+from clearway.infra.storage import open_storage, to_path
+from clearway.serve.logged import logged_by
+from serving_kit import (
+    PRODUCT,
+    ROW,
+    InProcessEndpoint,
+    client_of,
+    environment_at,
+    expected_score,
+    free_port,
+    golden_rows,
+    make_package,
+    running_server,
+)
+
+
+@pytest.fixture(scope="module", params=["http", "in-process"])
+def opened(request, tmp_path_factory):
+    """(environment, endpoint); one per implementation, so every test takes a newer epoch than the one before."""
+    home = tmp_path_factory.mktemp("home")
+    env = Environment.load({"CLEARWAY__HOME": str(home), "CLEARWAY__STORAGE__ROOT": (home / "store").as_uri()})
+    env = environment_at(env, free_port())
+    if request.param == "http":
+        with running_server(env):
+            yield env, client_of(env)
+    else:
+        endpoint = InProcessEndpoint(env)
+        yield env, endpoint
+        endpoint.close()
+
+
+@pytest.fixture
+def env(opened):
+    return opened[0]
+
+
+@pytest.fixture
+def endpoint(opened):
+    return opened[1]
+
+
+@pytest.fixture
+def epoch(endpoint):
+    """An epoch nobody has used, with nothing loaded and no traffic."""
+    state = endpoint.state()
+    endpoint.set_weights({}, epoch=state.epoch + 1)
+    for digest in state.loaded:
+        endpoint.unload(digest, epoch=state.epoch + 1)
+    return state.epoch + 1
+
+
+def load(endpoint, ref, epoch):
+    endpoint.load(uri=ref.uri, digest=ref.digest, epoch=epoch)
+
+
+def test_a_loaded_version_takes_no_traffic_until_told(env, endpoint, epoch):
+    ref = make_package(env, 0.1)
+    load(endpoint, ref, epoch)
+    load(endpoint, ref, epoch)
+    assert endpoint.state() == TrafficState(weights_pct={}, loaded=(ref.digest,), epoch=epoch)
+    with pytest.raises(Unavailable):
+        endpoint.predict([ROW])
+
+
+def test_live_and_direct_answers_name_their_version(env, endpoint, epoch):
+    one, two = make_package(env, 0.1), make_package(env, 0.9)
+    load(endpoint, one, epoch)
+    load(endpoint, two, epoch)
+    endpoint.set_weights({one.digest: 100.0}, epoch=epoch)
+    scores, digest = endpoint.predict([ROW])
+    assert (scores, digest) == ([pytest.approx(expected_score(0.1, ROW), abs=1e-6)], one.digest)
+    scores, digest = endpoint.predict([ROW], digest=two.digest)
+    assert (scores, digest) == ([pytest.approx(expected_score(0.9, ROW), abs=1e-6)], two.digest)
+    endpoint.set_weights({two.digest: 100.0}, epoch=epoch)
+    assert endpoint.predict([ROW])[1] == two.digest
+    assert endpoint.state().weights_pct == {two.digest: 100.0}
+
+
+def test_examples_are_rows_the_version_takes(env, endpoint, epoch):
+    ref = make_package(env, 0.1)
+    load(endpoint, ref, epoch)
+    assert endpoint.examples(ref.digest) == golden_rows()
+    assert len(endpoint.predict(endpoint.examples(ref.digest), digest=ref.digest)[0]) == 3
+
+
+@pytest.mark.parametrize("write", ["load", "weights", "unload"])
+def test_an_older_epoch_is_stale(env, endpoint, epoch, write):
+    ref = make_package(env, 0.1)
+    load(endpoint, ref, epoch)
+    before = endpoint.state()
+    with pytest.raises(StaleWriter):
+        if write == "load":
+            load(endpoint, make_package(env, 0.9), epoch - 1)
+        elif write == "weights":
+            endpoint.set_weights({ref.digest: 100.0}, epoch=epoch - 1)
+        else:
+            endpoint.unload(ref.digest, epoch=epoch - 1)
+    assert endpoint.state() == before
+
+
+@pytest.mark.parametrize("table", [{"x": 99.0}, {"x": -1.0, "y": 101.0}, {"y": 100.0}, {"x": 50.0, "y": 50.0}], ids=str)
+def test_a_bad_table_changes_nothing(env, endpoint, epoch, table):
+    ref = make_package(env, 0.1)
+    load(endpoint, ref, epoch)
+    endpoint.set_weights({ref.digest: 100.0}, epoch=epoch)
+    names = {"x": ref.digest, "y": "0" * 64}
+    with pytest.raises(ConfigError):
+        endpoint.set_weights({names[name]: weight for name, weight in table.items()}, epoch=epoch)
+    assert endpoint.state().weights_pct == {ref.digest: 100.0}
+
+
+@pytest.mark.parametrize("damage", ["flip", "missing", "other digest"])
+def test_a_package_that_does_not_verify_is_not_loaded(env, endpoint, epoch, damage):
+    ref = make_package(env, {"flip": 0.2, "missing": 0.21, "other digest": 0.22}[damage])
+    model = to_path(ref.uri) / "model.onnx"
+    if damage == "flip":
+        model.write_bytes(model.read_bytes()[:-1] + b"\x00")
+    elif damage == "missing":
+        model.unlink()
+    with pytest.raises(IntegrityError):
+        endpoint.load(uri=ref.uri, digest="1" * 64 if damage == "other digest" else ref.digest, epoch=epoch)
+    assert endpoint.state().loaded == ()
+
+
+def test_what_takes_traffic_is_not_unloaded_and_what_is_absent_is_no_error(env, endpoint, epoch):
+    one, two = make_package(env, 0.1), make_package(env, 0.9)
+    load(endpoint, one, epoch)
+    load(endpoint, two, epoch)
+    endpoint.set_weights({one.digest: 100.0}, epoch=epoch)
+    with pytest.raises(ConfigError):
+        endpoint.unload(one.digest, epoch=epoch)
+    endpoint.unload(two.digest, epoch=epoch)
+    endpoint.unload(two.digest, epoch=epoch)
+    assert endpoint.state().loaded == (one.digest,)
+
+
+def test_rows_the_model_refuses_are_the_callers_mistake(env, endpoint, epoch):
+    ref = make_package(env, 0.1)
+    load(endpoint, ref, epoch)
+    endpoint.set_weights({ref.digest: 100.0}, epoch=epoch)
+    with pytest.raises(ConfigError, match="row 0"):
+        endpoint.predict([{"hour": 1.0}])
+    with pytest.raises(ConfigError, match="row 0"):
+        endpoint.predict([{"hour": 1.0}], digest=ref.digest)
+
+
+def test_logged_rows_can_be_read_after_a_flush_and_probes_never(env, endpoint, epoch):
+    ref = make_package(env, 0.1)
+    load(endpoint, ref, epoch)
+    endpoint.set_weights({ref.digest: 100.0}, epoch=epoch)
+    endpoint.predict([ROW])
+    rows = LoggedRows(
+        columns=("hour", "distance", "carrier"),
+        rows=[(7.0, 500.0, "AA"), (None, float(epoch), None)],
+        keys=(f"a{epoch}", f"b{epoch}"),
+        event_times=("2013-04-01T00:00:00Z", "2013-04-01T01:00:00+00:00"),
+        batch_id="2013-04-01",
+    )
+    scores, digest = endpoint.score_logged(rows)
+    endpoint.flush_log()
+    found = logged_by(open_storage(env.store_root), Layout(env.store_root, PRODUCT), "2013-04-01")
+    assert (len(scores), digest) == (2, ref.digest)
+    assert found == {f"a{epoch}": ref.digest, f"b{epoch}": ref.digest}
+
+
+def test_a_server_that_is_not_there_is_unavailable(env):
+    stranger = client_of(environment_at(env, free_port()))
+    for ask in (stranger.state, lambda: stranger.predict([ROW]), stranger.flush_log):
+        with pytest.raises(Unavailable):
+            ask()
+
+
+def test_the_environment_names_the_endpoint(env):
+    assert type(open_endpoint(env)).__name__ == "LocalEndpoint"
+
+
+def test_a_wrong_url_is_a_config_error(env):
+    with pytest.raises(ConfigError, match="http://host:port"):
+        open_endpoint(env.model_copy(update={"endpoint": env.endpoint.model_copy(update={"url": "localhost:1"})}))
