@@ -7,7 +7,7 @@ docs/decisions/asset-uris.md).
 
 from typing import Any
 
-from airflow.sdk import Asset, AssetWatcher
+from airflow.sdk import Asset, AssetAlias, AssetWatcher
 
 from clearway_airflow.triggers.drop import DropTrigger
 
@@ -31,6 +31,17 @@ def arrivals(product: str) -> Asset:
     """A request file has appeared in the product's drop folder. Event: as_of, evidence_digest, reason."""
     watcher = AssetWatcher(name=f"{product}_drop", trigger=DropTrigger(product=product))
     return _asset(product, "arrivals", watchers=[watcher])
+
+
+def merged_batches(product: str) -> AssetAlias:
+    """Through which a monitor run announces again the batches that were merged into it. An alias emits only what a run
+    adds to it, so most runs emit nothing."""
+    return AssetAlias(name=f"{product}_merged_batches")
+
+
+def found_again(product: str) -> AssetAlias:
+    """Through which the reconciler announces retraining decisions whose event was lost."""
+    return AssetAlias(name=f"{product}_found_again")
 
 
 def _asset(product: str, what: str, **more: Any) -> Asset:

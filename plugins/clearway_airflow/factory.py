@@ -1,10 +1,20 @@
 """The DAGs of every product, drawn from its card. Wiring only."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import DAG, AssetOrTimeSchedule, CronDataIntervalTimetable, Param, chain, get_parsing_context
+from airflow.sdk import (
+    DAG,
+    AssetOrTimeSchedule,
+    CronDataIntervalTimetable,
+    Param,
+    ParamsDict,
+    chain,
+    get_parsing_context,
+)
 
 from clearway_airflow import assets
 from clearway_airflow.cards import Card, products_folder, read_cards
@@ -84,8 +94,9 @@ def monitor_dag(card: Card) -> DAG:
     """Score a landed batch through the endpoint, look for drift, decide about retraining."""
     schedule = assets.batches(card.name)
     with _dag(card, "monitor", MONITOR, schedule=schedule, params={"batch_id": _batch_param()}) as dag:
-        operators = (IngestOperator, PreprocessOperator, ServeOperator, MonitorOperator)
+        operators = (PreprocessOperator, ServeOperator, MonitorOperator)
         chain(
+            IngestOperator(product=card.name, chain="batch", outlets=[assets.merged_batches(card.name)]),
             *[operator(product=card.name, chain="batch") for operator in operators],
             _announce("retrain", "monitor", assets.retrain(card.name), retraining_decision),
         )
@@ -123,17 +134,18 @@ def reconcile_dag(cards: list[Card]) -> DAG:
         default_args={"owner": "clearway"},
     ) as dag:
         for card in cards:
-            ReconcileOperator(product=card.name)
+            ReconcileOperator(task_id=f"reconcile_{card.name}", product=card.name)
     return dag
 
 
 _MAKERS = {"ingest": ingest_dag, "release": release_dag, "monitor": monitor_dag, "rollback": rollback_dag}
 
 
+@contextmanager
 def _dag(
     card: Card, kind: str, text: str, *, schedule: Any, params: dict[str, Param], end_date: datetime | None = None
-) -> DAG:
-    return DAG(
+) -> Iterator[DAG]:
+    dag = DAG(
         f"{card.name}_{kind}",
         dag_display_name=f"{card.title}: {kind}",
         description=card.description,
@@ -145,10 +157,13 @@ def _dag(
         # Batches land and are looked at in order; releases of one product wait for each other. The lease in the release
         # document is what makes it safe, this only makes it tidy.
         max_active_runs=1,
-        params=params,
         tags=["clearway", card.name, kind],
         default_args={"owner": card.owner},
     )
+    with dag:
+        yield dag
+    # Last, since every operator copies the parameters that its DAG has when it is made, at each level of its class.
+    dag.params = ParamsDict(params)
 
 
 def _announce(task_id: str, stage: str, asset: Any, payload: Any) -> AnnounceOperator:

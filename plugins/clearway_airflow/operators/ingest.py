@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from airflow.sdk import AssetAlias, Context
+from airflow.sdk import Context
 
 from clearway_airflow import assets
 from clearway_airflow.operators.stage import StageOperator
@@ -18,11 +18,6 @@ class IngestOperator(StageOperator):
     """
 
     stage = "ingest"
-
-    def __init__(self, *, product: str, chain: str, **kwargs: Any) -> None:
-        # An alias emits only what a run adds to it, so that a batch run announces nothing unless batches were merged.
-        outlets = [AssetAlias(name=f"{product}_merged_batches")] if chain == "batch" else []
-        super().__init__(product=product, chain=chain, outlets=outlets, **kwargs)
 
     def execute(self, context: Context) -> dict[str, Any] | None:
         """Decide, claim, land."""
@@ -57,5 +52,5 @@ class IngestOperator(StageOperator):
     def _announce_again(self, context: Context, leftovers: list[Any]) -> None:
         for extra in leftovers:
             self.log.info("batch %s was merged into this run; announcing it again", extra["batch_id"])
-            alias = AssetAlias(name=f"{self.product}_merged_batches")
-            context["outlet_events"][alias].add(assets.batches(self.product), extra=dict(extra))
+            alias = context["outlet_events"][assets.merged_batches(self.product)]
+            alias.add(assets.batches(self.product), extra=dict(extra))

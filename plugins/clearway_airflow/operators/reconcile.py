@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from airflow.sdk import AssetAlias, BaseOperator, Context
+from airflow.sdk import BaseOperator, Context
 
 from clearway_airflow import assets
 from clearway_airflow.operators.stage import RETRIES, RETRY_DELAY
@@ -16,9 +16,7 @@ class ReconcileOperator(BaseOperator):
     ui_color = "#eeeeee"
 
     def __init__(self, *, product: str, **kwargs: Any) -> None:
-        kwargs.setdefault("task_id", f"reconcile_{product}")
-        # An alias emits only what a run adds to it: most runs find nothing.
-        outlets = [AssetAlias(name=f"{product}_reconciled")]
+        outlets = [assets.found_again(product)]
         super().__init__(outlets=outlets, retries=RETRIES, retry_delay=RETRY_DELAY, **kwargs)
         self.product = product
 
@@ -34,8 +32,8 @@ class ReconcileOperator(BaseOperator):
             product = find_product(env.products, self.product)
             decisions = lost_decisions(env, product)
             for extra in decisions:
-                alias = AssetAlias(name=f"{self.product}_reconciled")
-                context["outlet_events"][alias].add(assets.retrain(self.product), extra=extra)
+                alias = context["outlet_events"][assets.found_again(self.product)]
+                alias.add(assets.retrain(self.product), extra=extra)
             found = {
                 "decisions": [extra["evidence_digest"] for extra in decisions],
                 "release": repair_release(env, product),
