@@ -33,8 +33,6 @@ def spark_session(env: Environment) -> Iterator["SparkSession"]:
     """A session of the engine that `env.spark.engine` names, in UTC; stopped on leaving. Raises: MissingExtra."""
     session, stop = (_sail if env.spark.engine == "sail" else _jvm)(env)
     try:
-        for key, value in _settings(env).items():
-            session.conf.set(key, value)
         yield session
     finally:
         stop()
@@ -64,6 +62,8 @@ def _sail(env: Environment) -> tuple["SparkSession", Any]:
     _, port = server.listening_address
     with _quiet():
         session = builder.remote(f"sc://127.0.0.1:{port}").getOrCreate()
+    for key, value in _settings(env).items():
+        session.conf.set(key, value)
 
     def stop() -> None:
         session.stop()
