@@ -24,7 +24,7 @@ Ints = npt.NDArray[np.int64]
 REFERENCE_VERSION = 1
 # Deciles: the usual resolution of PSI, and small enough that a batch of 200 rows leaves about 20 rows per bin.
 NUM_BINS = 10
-# Share given to an empty bin so that the logarithm stays finite; the value Evidently uses too.
+# Share given to an empty bin so that the logarithm stays finite: far below any share that matters.
 PSI_FLOOR = 1e-4
 # A feature's limit: this quantile of the distances between each training batch and the rest of the training period.
 LIMIT_QUANTILE = 0.95

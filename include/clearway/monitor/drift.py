@@ -9,9 +9,11 @@ import pyarrow as pa
 from clearway.measures.distance import Drift, compare, compare_column
 from clearway.monitor.summary import DriftPart, FeatureDrift
 
-# A feature that lost this share of its values more than training knew is an outage. What is left of it is a selection,
-# so its distance says nothing about drift and is not counted.
-LOST_SHARE = 0.2
+# A feature that kept less than this share of the values training had is an outage, not drift: the rest is a selection,
+# so its distance is not counted. Calm weeks keep 0.08 of the gust reports on flights, nothing else falls below 0.65.
+KEPT_SHARE = 0.05
+# Rows with a value that training lets us expect, before their absence means anything.
+MIN_EXPECTED = 30
 # With fewer than half of the features left to compare, a share of them describes the outage rather than the world.
 MIN_COUNTED_SHARE = 0.5
 
@@ -26,7 +28,7 @@ def measure_drift(
         ignore: columns shown but not counted.
         scores: the champion's logged scores for this batch; None for none.
     """
-    features = tuple(_feature(d, ignore=ignore) for d in compare(reference, batch))
+    features = tuple(_feature(d, len(batch), ignore=ignore) for d in compare(reference, batch))
     counted = [f for f in features if not f.is_ignored and not f.is_lost and f.is_over is not None]
     num_wanted = sum(not f.is_ignored for f in features)
     can_tell = bool(counted) and len(counted) >= MIN_COUNTED_SHARE * num_wanted
@@ -45,7 +47,7 @@ def measure_drift(
 
 
 def lost_features(part: DriftPart) -> tuple[str, ...]:
-    """Features that lost most of what training knew, by name."""
+    """Features that lost nearly all of their values, by name."""
     return tuple(sorted(f.name for f in part.features if f.is_lost))
 
 
@@ -64,8 +66,12 @@ def drift_words(part: DriftPart, *, bound: float) -> str:
     )
 
 
-def _feature(drift: Drift, *, ignore: Sequence[str]) -> FeatureDrift:
-    rise = drift.missing - drift.missing_reference
+def _is_lost(drift: Drift, num_rows: int) -> bool:
+    expected = (1 - drift.missing_reference) * num_rows
+    return expected >= MIN_EXPECTED and drift.num_values < KEPT_SHARE * expected
+
+
+def _feature(drift: Drift, num_rows: int, *, ignore: Sequence[str]) -> FeatureDrift:
     return FeatureDrift(
         name=drift.name,
         kind=drift.kind,
@@ -73,7 +79,7 @@ def _feature(drift: Drift, *, ignore: Sequence[str]) -> FeatureDrift:
         limit=drift.limit,
         is_over=drift.is_over,
         is_ignored=drift.name in ignore,
-        is_lost=drift.num_values == 0 or (drift.is_going_missing and rise > LOST_SHARE),
+        is_lost=_is_lost(drift, num_rows),
         psi=_finite(drift.psi),
         jensen_shannon=_finite(drift.jensen_shannon),
         missing=drift.missing,
@@ -85,7 +91,8 @@ def _score_drift(reference: dict[str, Any], scores: Sequence[float] | None) -> F
     entry = reference["score"]
     if entry is None or not scores:
         return None
-    return _feature(compare_column("score", entry, pa.chunked_array([pa.array(scores, pa.float64())])), ignore=())
+    column = pa.chunked_array([pa.array(scores, pa.float64())])
+    return _feature(compare_column("score", entry, column), len(scores), ignore=())
 
 
 def _finite(value: float | None) -> float | None:

@@ -55,7 +55,7 @@ def _faults(num_rows: int, drift: DriftPart | None, policy: Monitor) -> tuple[st
     lost = lost_features(drift) if drift else ()
     if lost:
         names = ", ".join(lost[:MAX_NAMES]) + (", …" if len(lost) > MAX_NAMES else "")
-        found.append(f"{len(lost)} features lost most of their values ({names}); look at their source")
+        found.append(f"{len(lost)} features lost nearly all of their values ({names}); look at their source")
     return tuple(found)
 
 

@@ -25,8 +25,6 @@ from clearway.monitor.spec import Inputs, Outputs
 from clearway.packaging.encoder import Encoder
 from clearway.packaging.package import PackageContents, write_package
 from clearway.product import LoadedProduct, Product
-from clearway.serve.prediction_log import Entry
-from clearway.serve.prediction_log import to_parquet as log_bytes
 
 NUMERIC = tuple(f"x{i}" for i in range(8))
 ROWS_PER_BATCH = 400
@@ -36,6 +34,25 @@ NUM_TRAINING = 8
 
 def batch_id(week: int) -> str:
     return (FIRST + timedelta(weeks=week)).strftime("%Y-%m-%d")
+
+
+def log_bytes(rows: pa.Table, batch: str, digest: str, scores: Sequence[float], *, at_s: float) -> bytes:
+    """A file of the prediction log, with the columns the model server writes."""
+    num_rows = len(rows)
+    return to_parquet(
+        pa.table(
+            {
+                "request_id": ["r"] * num_rows,
+                "key": rows[datasets.KEY],
+                "batch_id": [batch] * num_rows,
+                "event_time": rows[datasets.TIME],
+                "score": pa.array(scores, pa.float64()),
+                "model_digest": [digest] * num_rows,
+                "epoch": [1] * num_rows,
+                "logged_at": pa.array([int(at_s * 1e6)] * num_rows, pa.timestamp("us", tz="UTC")),
+            }
+        )
+    )
 
 
 def _product(**monitor: object) -> LoadedProduct:
@@ -162,18 +179,8 @@ class Town:
         """Log one prediction per row of a week, as the model server writes them."""
         rows = self.rows(week)
         scores = np.clip(self.truth(week)[0] + shift, 0, 1).tolist()
-        entry = Entry(
-            request_id=f"{file}-{week}",
-            keys=rows[datasets.KEY].to_pylist(),
-            batch_id=batch_id(week),
-            event_times=rows[datasets.TIME].to_pylist(),
-            scores=scores,
-            digest=digest,
-            epoch=1,
-            at_s=at_s,
-        )
         uri = join(self.layout.predictions(batch_id(week)), f"{file}.parquet")
-        self.storage.write(uri, log_bytes(batch_id(week), [entry]))
+        self.storage.write(uri, log_bytes(rows, batch_id(week), digest, scores, at_s=at_s))
 
     def monitor(self, week: int, dataset: DatasetRef) -> Outputs:
         inputs = Inputs(product="town", release_id=f"m{week}", dataset=dataset, batch_id=batch_id(week))
