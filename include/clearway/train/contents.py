@@ -15,12 +15,10 @@ from clearway.measures.distance import build_reference
 from clearway.packaging.encoder import Encoder
 from clearway.packaging.package import MAX_GOLDEN_ROWS, PackageContents
 from clearway.product import Product
-from clearway.train.bins import Bins
+from clearway.tabular.bins import Bins
+from clearway.tabular.model import ModelShape, Scores, TabularModel, predict
+from clearway.tabular.training_set import encode
 from clearway.train.export import to_onnx
-from clearway.train.model import ModelShape, TabularModel, score
-from clearway.train.training_set import encode
-
-Scores = npt.NDArray[np.float32]
 
 # Largest difference between exported graph and network on the same rows; float32 sums in another order give 1e-7.
 PARITY = 1e-5
@@ -80,10 +78,7 @@ def _network_scores(
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(torch.from_numpy(weights[name]))
-        rows = {name: torch.from_numpy(value) for name, value in encode(bins, numeric, category).items()}
-        logits = model(rows["bin"].to(torch.int64), rows["place"], rows["category"].to(torch.int64))
-        found: Scores = score(logits).numpy()
-    return found
+    return predict(model, encode(bins, numeric, category))
 
 
 def _check_parity(exported: Scores, network: Scores) -> None:

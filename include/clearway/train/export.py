@@ -13,8 +13,8 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from clearway.train.bins import Bins
-from clearway.train.model import ModelShape
+from clearway.tabular.bins import Bins
+from clearway.tabular.model import ModelShape
 
 # Operators used are unchanged between this opset and today's; old runtimes read it.
 OPSET, IR_VERSION = 18, 9

@@ -6,25 +6,30 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
-import pydantic
 
-from clearway.contracts.errors import ConfigError, IntegrityError
+from clearway.contracts.errors import IntegrityError
 from clearway.contracts.manifest import canonical_json, sha256_of
 from clearway.infra.clock import Clock
-from clearway.infra.datasets import DAY, DatasetDocument, open_dataset, read_labelled
+from clearway.infra.datasets import DAY, DatasetDocument, open_dataset
 from clearway.infra.environment import Environment, project_root
 from clearway.infra.faults import fault
 from clearway.infra.layout import Layout
 from clearway.infra.storage import Storage, to_path
 from clearway.packaging.package import PackageContents, write_package
-from clearway.packaging.split import Split, split_at
+from clearway.packaging.split import Split
 from clearway.product import LoadedProduct, Model
-from clearway.train.checkpoint import load_newest
+from clearway.tabular.checkpoint import load_newest
+from clearway.tabular.training_set import (
+    TrainingSet,
+    make_training_set,
+    settings_of,
+    training_rows,
+    write_arrays,
+)
 from clearway.train.contents import base_rate, package_contents
 from clearway.train.launch import launch, num_local_processes
 from clearway.train.provenance import code_digest, environment_facts, git_state, lock_digest
 from clearway.train.spec import Inputs, Trained
-from clearway.train.training_set import TrainingSet, make_training_set, write_arrays
 from clearway.train.worker import ARRAYS, Job, Outcome
 
 LOG = logging.getLogger("clearway.train")
@@ -79,29 +84,9 @@ def produce(
     )
 
 
-def settings_of(product: LoadedProduct, params: dict[str, float]) -> Model:
-    """The product's model section with overrides applied. Raises: ConfigError naming the first that does not fit."""
-    try:
-        return Model.model_validate(product.spec.model.model_dump() | params)
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(
-            f"model parameter {name!r} is {first.get('input')!r}: {first['msg']}; correct product.yaml or the params"
-        ) from error
-
-
-def training_rows(inputs: Inputs, *, product: LoadedProduct, env: Environment, storage: Storage) -> Split:
-    """Labelled rows of the dataset, holdout apart."""
-    document, layout = open_dataset(storage, inputs.dataset), Layout(env.store_root, product.name)
-    label, key = product.spec.label, product.spec.features.key
-    rows = read_labelled(storage, layout, document, table=label.table, key=key, column=label.column)
-    return split_at(rows, holdout_days=product.spec.release.holdout_days)
-
-
 def _plan(inputs: Inputs, *, product: LoadedProduct, env: Environment, storage: Storage, folder: Path) -> Plan:
     settings = settings_of(product, inputs.params)
-    split = training_rows(inputs, product=product, env=env, storage=storage)
+    split = training_rows(storage, inputs.dataset, product=product, env=env)
     training_set = make_training_set(split.train, features=product.spec.features, model=settings)
     num_processes = num_local_processes()
     identity = _identity(inputs, settings, training_set, num_threads=env.jobs.num_threads, num_processes=num_processes)

@@ -7,15 +7,17 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+from clearway import tabular
 from clearway.infra.environment import project_root
 
 LIBRARIES = ("torch", "numpy", "pyarrow", "onnx", "onnxruntime", "safetensors")
 
 
 def code_digest() -> str:
-    """SHA-256 over the source of this stage: a checkpoint made by other code is not resumed."""
+    """SHA-256 over the source of this stage and of the model: a checkpoint made by other code is not resumed."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    rooms = (Path(__file__).parent, Path(tabular.__path__[0]))
+    for path in sorted(file for room in rooms for file in room.glob("*.py")):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 

@@ -29,8 +29,8 @@ from clearway.contracts.codec import from_jsonable, to_jsonable
 from clearway.contracts.errors import DataError, Unavailable
 from clearway.contracts.manifest import canonical_json
 from clearway.product import Model
-from clearway.train.fit import Fitted, Keeping, Rows, World, fit
-from clearway.train.model import ModelShape
+from clearway.tabular.fit import Fitted, Keeping, Rows, World, fit
+from clearway.tabular.model import ModelShape, shape_of
 
 LOG = logging.getLogger("clearway.train")
 ARRAYS, OUTCOME, JOB = "arrays.safetensors", "outcome.json", "job.json"
@@ -86,20 +86,6 @@ class Outcome:
     num_samples: int
     device: str
     world_size: int
-
-
-def shape_of(model: Model, *, num_numeric: int, cardinalities: tuple[int, ...]) -> ModelShape:
-    """Sizes of the network for a model section and the columns it meets."""
-    return ModelShape(
-        num_numeric=num_numeric,
-        num_bins=model.num_bins,
-        numeric_dim=model.numeric_dim,
-        cardinalities=cardinalities,
-        embedding_dim=model.embedding_dim,
-        hidden=model.hidden,
-        num_members=model.num_members,
-        dropout=model.dropout,
-    )
 
 
 def work(job_path: str) -> None:

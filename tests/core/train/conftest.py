@@ -1,5 +1,9 @@
 """A small product with a real dataset in a store of its own: 8 days, a rule that a network can learn."""
 
+import json
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -8,17 +12,41 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from clearway.contracts.codec import to_jsonable
 from clearway.contracts.manifest import canonical_json
 from clearway.contracts.refs import DatasetRef
-from clearway.infra.datasets import BATCH, DAY, FEATURES_FILE, KEY, TIME, DatasetDocument, Piece, write_dataset
+from clearway.infra.datasets import (
+    BATCH,
+    DAY,
+    FEATURES_FILE,
+    KEY,
+    TIME,
+    DatasetDocument,
+    Piece,
+    open_dataset,
+    read_labelled,
+    write_dataset,
+)
 from clearway.infra.environment import Environment
 from clearway.infra.layout import Layout
 from clearway.infra.snapshots import new_attempt, publish, seal
 from clearway.infra.storage import LocalStorage, to_path
+from clearway.packaging.split import split_at
 from clearway.product import LoadedProduct, Model
 from clearway.train.spec import Inputs
 
 STORAGE = LocalStorage()
+CHILD = """
+import json, sys
+from clearway.contracts.codec import from_jsonable, to_jsonable
+from clearway.infra.environment import Environment
+from clearway.product import LoadedProduct
+from clearway.train.run import run
+from clearway.train.spec import Inputs
+message = json.load(sys.stdin)
+product, env = LoadedProduct.model_validate(message["product"]), Environment.model_validate(message["env"])
+json.dump(to_jsonable(run(from_jsonable(Inputs, message["inputs"]), product=product, env=env)), sys.stdout)
+"""
 START = datetime(2013, 1, 7, tzinfo=UTC)
 NUMERIC, CATEGORICAL = ("a", "b", "c"), ("carrier", "origin")
 TINY = Model(num_bins=8, numeric_dim=3, embedding_dim=2, hidden=(16, 16), num_members=2, batch_size=128, num_epochs=3)
@@ -36,6 +64,34 @@ class World:
     def inputs(self, release_id: str = "r1", **params: float) -> Inputs:
         uri = self.layout.receipt(self.dataset.digest)
         return Inputs(product="flights", release_id=release_id, dataset=self.dataset, receipt_uri=uri, params=params)
+
+    def write_receipt(self, **content: object) -> None:
+        STORAGE.write(self.layout.receipt(self.dataset.digest), canonical_json(content))
+
+    def training_rows(self) -> pa.Table:
+        """What the stage should have trained on."""
+        document, label = open_dataset(STORAGE, self.dataset), self.product.spec.label
+        rows = read_labelled(
+            STORAGE, self.layout, document, table=label.table, key=self.product.spec.features.key, column=label.column
+        )
+        return split_at(rows, holdout_days=self.product.spec.release.holdout_days).train
+
+    def run_in_child(self, inputs: Inputs, **variables: str) -> subprocess.CompletedProcess[str]:
+        """The stage as a job: a process of its own, with these environment variables."""
+        message = {
+            "env": self.env.model_dump(mode="json"),
+            "product": self.product.model_dump(mode="json", by_alias=True),
+            "inputs": to_jsonable(inputs),
+        }
+        return subprocess.run(
+            [sys.executable, "-c", CHILD],
+            input=json.dumps(message),
+            env=os.environ | variables,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
 
 
 def make_rows(num_rows: int, *, seed: int = 0) -> pa.Table:
@@ -70,8 +126,9 @@ def world(env: Environment, flights: LoadedProduct) -> World:
     product = flights.model_copy(update={"spec": spec})
     layout = Layout(env.store_root, "flights")
     dataset = store(layout, make_rows(2000), product)
-    write_receipt(layout, dataset, dataset_digest=dataset.digest, verdict="pass")
-    return World(env=env, product=product, layout=layout, dataset=dataset)
+    world = World(env=env, product=product, layout=layout, dataset=dataset)
+    world.write_receipt(dataset_digest=dataset.digest, verdict="pass")
+    return world
 
 
 def store(layout: Layout, rows: pa.Table, product: LoadedProduct) -> DatasetRef:
@@ -89,10 +146,6 @@ def store(layout: Layout, rows: pa.Table, product: LoadedProduct) -> DatasetRef:
         product="flights", as_of="2013-01-21T00:00:00Z", schema=schema, features=tuple(pieces), labels=(piece,)
     )
     return write_dataset(STORAGE, layout, document)
-
-
-def write_receipt(layout: Layout, dataset: DatasetRef, **content: str) -> None:
-    STORAGE.write(layout.receipt(dataset.digest), canonical_json(content))
 
 
 def _publish(base: str, batch_id: str, tables: dict[str, pa.Table]) -> Piece:

@@ -10,13 +10,19 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pydantic
 import safetensors.numpy
 
-from clearway.contracts.errors import DataError
-from clearway.infra.datasets import LABEL
+from clearway.contracts.errors import ConfigError, DataError
+from clearway.contracts.refs import DatasetRef
+from clearway.infra.datasets import LABEL, open_dataset, read_labelled
+from clearway.infra.environment import Environment
+from clearway.infra.layout import Layout
+from clearway.infra.storage import Storage
 from clearway.packaging.encoder import Encoder
-from clearway.product import Features, Model
-from clearway.train.bins import Bins
+from clearway.packaging.split import Split, split_at
+from clearway.product import Features, LoadedProduct, Model
+from clearway.tabular.bins import Bins
 
 # A category value seen less often than this shares the unknown index: its own vector could only memorise.
 MIN_CATEGORY_COUNT = 20
@@ -54,6 +60,26 @@ def encode(
     """Model inputs of already encoded rows, by name."""
     bin_index, place = bins.place(numeric)
     return {"bin": bin_index, "place": place, "category": category.astype(np.int32)}
+
+
+def settings_of(product: LoadedProduct, params: dict[str, float]) -> Model:
+    """The product's model section with overrides applied. Raises: ConfigError naming the first that does not fit."""
+    try:
+        return Model.model_validate(product.spec.model.model_dump() | params)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(
+            f"model parameter {name!r} is {first.get('input')!r}: {first['msg']}; correct product.yaml or the params"
+        ) from error
+
+
+def training_rows(storage: Storage, dataset: DatasetRef, *, product: LoadedProduct, env: Environment) -> Split:
+    """Labelled rows of the dataset, holdout apart. Raises: DataError if either part is empty."""
+    document, layout = open_dataset(storage, dataset), Layout(env.store_root, product.name)
+    label, key = product.spec.label, product.spec.features.key
+    rows = read_labelled(storage, layout, document, table=label.table, key=key, column=label.column)
+    return split_at(rows, holdout_days=product.spec.release.holdout_days)
 
 
 def write_arrays(training_set: TrainingSet, path: Path) -> None:

@@ -18,10 +18,10 @@ from torch.nn.parallel import DistributedDataParallel
 from clearway.contracts.errors import DataError
 from clearway.infra.faults import fault
 from clearway.product import Model
-from clearway.train import checkpoint
-from clearway.train.adamw import AdamW
-from clearway.train.model import ModelShape, TabularModel, build, loss_sum
-from clearway.train.order import epoch_order, noise_seed, num_steps_per_epoch, one_cycle
+from clearway.tabular import checkpoint
+from clearway.tabular.adamw import AdamW
+from clearway.tabular.model import ModelShape, TabularModel, build, loss_sum
+from clearway.tabular.order import epoch_order, noise_seed, num_steps_per_epoch, one_cycle
 
 LOG = logging.getLogger("clearway.train")
 # Points of the loss curve per epoch: enough to see a bend, few enough for one MLflow request.

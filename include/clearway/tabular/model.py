@@ -5,12 +5,19 @@ K members, F = N*D + C*E inputs of an MLP, H hidden units. Single-device code; d
 """
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from clearway.product import Model
+
+Scores = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +36,20 @@ class ModelShape:
     @property
     def num_inputs(self) -> int:
         return self.num_numeric * self.numeric_dim + len(self.cardinalities) * self.embedding_dim
+
+
+def shape_of(model: Model, *, num_numeric: int, cardinalities: tuple[int, ...]) -> ModelShape:
+    """Sizes of the network for a model section and the columns it meets."""
+    return ModelShape(
+        num_numeric=num_numeric,
+        num_bins=model.num_bins,
+        numeric_dim=model.numeric_dim,
+        cardinalities=cardinalities,
+        embedding_dim=model.embedding_dim,
+        hidden=model.hidden,
+        num_members=model.num_members,
+        dropout=model.dropout,
+    )
 
 
 class TabularModel(nn.Module):
@@ -100,6 +121,17 @@ def score(logits: Tensor) -> Tensor:
 def loss_sum(logits: Tensor, label_B: Tensor) -> Tensor:
     """Binary cross-entropy summed over rows and members: each member trains as if it were alone."""
     return functional.binary_cross_entropy_with_logits(logits.float(), label_B.expand(logits.shape), reduction="sum")
+
+
+@torch.no_grad()
+def predict(model: TabularModel, arrays: Mapping[str, npt.NDArray[Any]], *, chunk_rows: int = 4096) -> Scores:
+    """Scores of encoded rows (`training_set.encode`), in chunks that bound the memory. [B]"""
+    inputs = [torch.from_numpy(arrays[name]) for name in ("bin", "place", "category")]
+    parts = []
+    for start in range(0, len(inputs[0]), chunk_rows):
+        index, place, category = (x[start : start + chunk_rows] for x in inputs)
+        parts.append(score(model(index.to(torch.int64), place, category.to(torch.int64))).numpy())
+    return np.concatenate(parts)
 
 
 def build(shape: ModelShape, *, seed: int) -> TabularModel:

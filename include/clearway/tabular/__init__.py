@@ -1,0 +1,1 @@
+"""The tabular torch model and its training loop, shared by tune and train."""
