@@ -26,7 +26,7 @@ def parse(text: str) -> Any:
 
 
 class _NoAliases(yaml.SafeDumper):
-    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - the interface of PyYAML
+    def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
