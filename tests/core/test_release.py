@@ -66,7 +66,7 @@ class ReplayRunner:
     def result(self, job_id: str) -> str:
         return self._results[job_id]
 
-    def read_log(self, job_id: str, offset: int) -> tuple[str, int]:  # noqa: ARG002 - the Protocol names it
+    def read_log(self, job_id: str, offset: int) -> tuple[str, int]:
         return "", offset
 
     def cancel(self, job_id: str) -> None:
@@ -162,7 +162,7 @@ def test_an_automatic_answer_says_who_gave_it(auto: Environment, flights: Loaded
         ("high", Verdict.PASS, "auto", "person", None),
     ],
 )
-def test_who_is_asked(  # noqa: PLR0917 - one row of a table
+def test_who_is_asked(
     flights: LoadedProduct, tier: str, evaluated: Verdict, mode: str, asked: str, answer: str | None
 ) -> None:
     product = flights.spec.model_copy(update={"risk_tier": tier})
