@@ -1,0 +1,233 @@
+"""One operator for all stages: what it submits, when it re-attaches, and how answers and errors become task states."""
+
+import airflow_kit  # noqa: F401, I001 - sets AIRFLOW_HOME before Airflow is imported
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from airflow.sdk import DAG
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, DownstreamTasksSkipped
+from clearway_airflow.operators.stages import EvaluateOperator, MonitorOperator, TrainOperator, ValidateOperator
+from plugins_kit import FakeJobs, FakeTi, context_of
+
+from clearway.contracts.codec import to_jsonable
+from clearway.contracts.errors import DataError, Unavailable
+from clearway.contracts.refs import DatasetRef, ModelRef
+from clearway.contracts.verdict import Verdict
+from clearway.infra import jobs as jobs_module
+from clearway.infra.clock import parse_instant
+from clearway.infra.jobs import JobState
+from clearway.monitor.spec import Outputs as MonitorOutputs
+from clearway.preprocess.spec import Outputs as PreprocessOutputs
+from clearway.product import LoadedProduct
+from clearway.release import release_request
+from clearway.train.spec import Outputs as TrainOutputs
+from clearway.tune.spec import Outputs as TuneOutputs
+from clearway.validate.spec import Outputs as ValidateOutputs
+
+DATA = DatasetRef(uri="file:///data", digest="a" * 64)
+MODEL = ModelRef(uri="file:///model", digest="b" * 64)
+PASSED = {"verdict": Verdict.PASS, "reason": "fine"}
+
+
+@pytest.fixture
+def runner(monkeypatch: pytest.MonkeyPatch) -> FakeJobs:
+    runner = FakeJobs()
+    monkeypatch.setattr(jobs_module, "open_jobs", lambda _: runner)
+    return runner
+
+
+@pytest.fixture
+def dag() -> DAG:
+    return DAG("flights_release", schedule=None)
+
+
+@pytest.fixture
+def ti(flights: LoadedProduct) -> FakeTi:
+    """XCom as it is when `train` begins."""
+    ti = FakeTi()
+    request = release_request(flights.spec, "r-1", as_of=parse_instant("2013-04-01"))
+    ti.xcom["ingest", "clearway_request"] = to_jsonable(request)
+    made = {
+        "preprocess": PreprocessOutputs(**PASSED, dataset=DATA, num_rows=9, num_labelled=8, num_batches_computed=1),
+        "validate": ValidateOutputs(**PASSED, receipt_uri="file:///receipt", report_uri="file:///page"),
+        "tune": TuneOutputs(**PASSED, num_trials=0, params={}),
+    }
+    ti.xcom |= {(stage, "return_value"): to_jsonable(outputs) for stage, outputs in made.items()}
+    return ti
+
+
+def trained(verdict: Verdict = Verdict.PASS, reason: str = "fine") -> str:
+    return json.dumps(
+        to_jsonable(TrainOutputs(verdict=verdict, reason=reason, model=MODEL, mlflow_run_id="1", duration_s=2.0))
+    )
+
+
+def train_task(dag: DAG) -> TrainOperator:
+    task = TrainOperator(product="flights", chain="release", dag=dag)
+    task >> EvaluateOperator(product="flights", chain="release", dag=dag)
+    return task
+
+
+def execute(task: Any, context: dict[str, Any]) -> Any:
+    return type(task).execute.__wrapped__(task, context)
+
+
+def test_a_stage_gets_its_inputs_by_reference_and_hands_its_outputs_on(runner: FakeJobs, dag: DAG, ti: FakeTi) -> None:
+    runner.results["train"] = trained()
+    task = train_task(dag)
+    value = execute(task, context_of(ti, task))
+    (spec,) = runner.submitted
+    assert json.loads(spec.inputs_json)["dataset"]["digest"] == DATA.digest
+    assert json.loads(spec.inputs_json)["receipt_uri"] == "file:///receipt"
+    assert value == ti.xcom["train", "return_value"]
+    assert value["model"]["digest"] == MODEL.digest
+
+
+def test_a_retry_attaches_to_the_job_that_still_runs(runner: FakeJobs, dag: DAG, ti: FakeTi) -> None:
+    runner.results["train"] = trained()
+    task = train_task(dag)
+    context = context_of(ti, task)
+
+    submit_only(task, context, runner)
+    (job_id,) = runner.states
+    runner.states[job_id] = JobState.RUNNING
+    looks = iter([JobState.RUNNING, JobState.RUNNING, JobState.SUCCEEDED])
+    runner.on_state = lambda job_id: runner.states.__setitem__(job_id, next(looks, JobState.SUCCEEDED))
+    execute(task, context)
+    assert len(runner.submitted) == 1
+
+
+def test_a_retry_takes_the_result_of_a_job_that_ended_meanwhile(runner: FakeJobs, dag: DAG, ti: FakeTi) -> None:
+    runner.results["train"] = trained()
+    task = train_task(dag)
+    context = context_of(ti, task)
+    submit_only(task, context, runner)
+    runner.on_state = lambda _: None
+    execute(task, context)
+    assert len(runner.submitted) == 1
+
+
+def test_a_retry_after_a_dead_job_submits_again_under_the_same_key(runner: FakeJobs, dag: DAG, ti: FakeTi) -> None:
+    runner.results["train"] = trained()
+    task = train_task(dag)
+    context = context_of(ti, task)
+    submit_only(task, context, runner)
+    (job_id,) = runner.states
+    runner.states[job_id] = JobState.FAILED
+    runner.on_state = lambda _: None
+    execute(task, context)
+    first, second = runner.submitted
+    assert first.key == second.key
+
+
+def test_a_task_cleared_after_success_runs_its_stage_again(runner: FakeJobs, dag: DAG, ti: FakeTi) -> None:
+    runner.results["train"] = trained()
+    task = train_task(dag)
+    context = context_of(ti, task)
+    execute(task, context)
+    execute(task, context)
+    assert len({spec.key for spec in runner.submitted}) == len(runner.submitted) == 2
+
+
+def test_a_job_of_other_inputs_is_not_taken_for_this_one(runner: FakeJobs, dag: DAG, ti: FakeTi) -> None:
+    runner.results["train"] = trained()
+    task = train_task(dag)
+    context = context_of(ti, task)
+    submit_only(task, context, runner)
+    ti.xcom["preprocess", "return_value"]["dataset"]["digest"] = "c" * 64
+    runner.on_state = lambda _: None
+    execute(task, context)
+    assert json.loads(runner.submitted[-1].inputs_json)["dataset"]["digest"] == "c" * 64
+
+
+def submit_only(task: Any, context: dict[str, Any], runner: FakeJobs) -> None:
+    def crash(_: str) -> None:
+        raise KeyboardInterrupt  # stands for the end of the task's process while it watches
+
+    runner.on_state = crash
+    with pytest.raises(KeyboardInterrupt):
+        execute(task, context)
+
+
+def test_a_fail_succeeds_keeps_its_outputs_and_skips_the_rest(runner: FakeJobs, dag: DAG, ti: FakeTi) -> None:
+    runner.results["train"] = trained(Verdict.FAIL, "loss is not finite")
+    task = train_task(dag)
+    with pytest.raises(DownstreamTasksSkipped) as skipped:
+        execute(task, context_of(ti, task))
+    assert skipped.value.tasks == ["evaluate"]
+    assert ti.xcom["train", "return_value"]["reason"] == "loss is not finite"
+
+
+def test_an_error_verdict_is_tried_again(runner: FakeJobs, dag: DAG, ti: FakeTi) -> None:
+    runner.results["train"] = trained(Verdict.ERROR, "no rows")
+    task = train_task(dag)
+    with pytest.raises(AirflowException, match="train could not be measured: no rows") as raised:
+        execute(task, context_of(ti, task))
+    assert not isinstance(raised.value, AirflowFailException)
+    assert ("train", "return_value") not in ti.xcom
+
+
+@pytest.mark.parametrize(("error", "is_final"), [(DataError("bad bytes"), True), (Unavailable("no answer"), False)])
+def test_only_errors_worth_repeating_are_repeated(
+    runner: FakeJobs, dag: DAG, ti: FakeTi, error: Exception, is_final: bool
+) -> None:
+    def refuse(_: str) -> str:
+        raise error
+
+    runner.result = refuse  # type: ignore[method-assign]
+    task = train_task(dag)
+    with pytest.raises(AirflowException, match=str(error)) as raised:
+        execute(task, context_of(ti, task))
+    assert isinstance(raised.value, AirflowFailException) is is_final
+
+
+@pytest.mark.parametrize(("state", "num_cancelled"), [("failed", 1), ("restarting", 1), ("running", 0)])
+def test_a_job_is_stopped_by_a_person_and_survives_a_shutdown(
+    runner: FakeJobs, dag: DAG, ti: FakeTi, state: str, num_cancelled: int
+) -> None:
+    task = train_task(dag)
+
+    def told(job_id: str) -> None:
+        runner.states[job_id] = JobState.RUNNING
+        ti.state = state
+        task.on_kill()
+
+    runner.on_state = told
+    with pytest.raises(AirflowException):
+        execute(task, context_of(ti, task))
+    assert len(runner.cancelled) == num_cancelled
+
+
+def test_a_missing_handoff_says_which_task_to_clear(runner: FakeJobs, dag: DAG, ti: FakeTi) -> None:
+    del ti.xcom["tune", "return_value"]
+    task = train_task(dag)
+    with pytest.raises(AirflowFailException, match="task 'tune' left no outputs"):
+        execute(task, context_of(ti, task))
+    assert runner.submitted == []
+
+
+def test_a_long_reason_is_cut_in_xcom(runner: FakeJobs, dag: DAG, ti: FakeTi) -> None:
+    runner.results["train"] = trained(reason="x" * 5_000)
+    task = train_task(dag)
+    assert len(execute(task, context_of(ti, task))["reason"]) == 300
+
+
+@pytest.mark.parametrize(("retrain", "verdict"), [(True, Verdict.FAIL), (False, Verdict.FAIL), (False, Verdict.PASS)])
+def test_only_a_due_retraining_follows_monitor(
+    runner: FakeJobs, dag: DAG, ti: FakeTi, retrain: bool, verdict: Verdict
+) -> None:
+    said = {"verdict": verdict, "reason": "r", "retrain": retrain, "evidence_digest": "e" * 64, "as_of": "2013-04-08"}
+    outputs = MonitorOutputs(**said, report_uri="file:///page", summary_uri="file:///summary")
+    runner.results["monitor"] = json.dumps(to_jsonable(outputs))
+    ti.task_id = "monitor"
+    task = MonitorOperator(product="flights", chain="batch", dag=dag)
+    task >> ValidateOperator(product="flights", chain="batch", task_id="retrain", dag=dag)
+    call: Callable[[], Any] = lambda: execute(task, context_of(ti, task))  # noqa: E731
+    if retrain:
+        assert call()["evidence_digest"] == "e" * 64
+    else:
+        with pytest.raises(DownstreamTasksSkipped):
+            call()
