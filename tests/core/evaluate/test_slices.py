@@ -1,0 +1,54 @@
+"""Groups are measured against the whole, and small ones never count."""
+
+import numpy as np
+import pytest
+
+from clearway.evaluate.slices import slice_figures
+
+
+def _data(seed: int = 0):
+    rng = np.random.default_rng(seed)
+    groups = np.array(["a"] * 600 + ["b"] * 300 + ["c"] * 20 + [None] * 80, dtype=object)
+    scores = rng.uniform(0.05, 0.6, groups.size)
+    labels = (rng.random(groups.size) < scores).astype(float)
+    return labels, scores, groups
+
+
+def test_every_value_is_reported_and_only_large_ones_are_gated() -> None:
+    labels, scores, groups = _data()
+    found = slice_figures(labels, scores, {"g": groups}, other=None, min_slice=(100, 20))
+    assert [(s.name, s.num_rows, s.is_gated) for s in found] == [
+        ("g=a", 600, True),
+        ("g=b", 300, True),
+        ("g=(missing)", 80, False),
+        ("g=c", 20, False),
+    ]
+    assert all(s.logloss_excess is None for s in found)
+
+
+def test_a_group_the_model_fails_on_stands_out_though_the_mean_hides_it() -> None:
+    labels, scores, groups = _data()
+    is_b = groups == "b"
+    broken = scores.copy()
+    broken[is_b] = scores[is_b][::-1]  # scores of the wrong rows: no ranking left in this group
+    a, b, *_ = slice_figures(labels, broken, {"g": groups}, other=scores, min_slice=(100, 20))
+    assert b.auc == pytest.approx(0.5, abs=0.1)
+    assert b.auc_gap < a.auc_gap - 0.1
+    assert b.logloss_excess > 0.02
+    assert a.logloss_excess < 0
+
+
+def test_excesses_are_measured_against_all_rows() -> None:
+    labels, scores, groups = _data()
+    shifted = np.clip(scores + 0.1, 0, 1)
+    for s in slice_figures(labels, shifted, {"g": groups}, other=scores, min_slice=(100, 20)):
+        assert s.calibration_excess == pytest.approx(
+            abs(s.calibration_gap - float(shifted.mean() - labels.mean())), abs=1e-12
+        )
+
+
+def test_a_group_of_one_class_has_no_auc_and_no_vote() -> None:
+    labels, scores, groups = _data()
+    labels[groups == "b"] = 0.0
+    b = slice_figures(labels, scores, {"g": groups}, other=None, min_slice=(100, 20))[1]
+    assert (b.name, b.auc, b.auc_gap, b.is_gated) == ("g=b", None, None, False)
