@@ -7,6 +7,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 CLEARWAY := $(PY) -m clearway
+PIP := $(PY) -m pip install --disable-pip-version-check --no-deps --require-hashes
 PRODUCT ?= flights
 # WEEKS=39 replays the whole year; FAULT=unit_change|feed_outage|carrier_remap plants an abrupt, announced fault.
 RUN_ARGS = --product $(PRODUCT) $(if $(WEEKS),--weeks $(WEEKS)) $(if $(FAULT),--fault $(FAULT)) $(ARGS)
@@ -49,14 +50,16 @@ lint: $(STAMP) ## ruff, mypy, import contracts, sizes
 lock: ## Resolve requirements.in into the two hash-checked locks (needs uv)
 	@$(PYTHON) .ci/lock
 
-$(STAMP): requirements.txt requirements-cuda.txt pyproject.toml
+$(STAMP): requirements.txt requirements-cpu.txt requirements-cuda.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "$(PYTHON) is Python %d.%d; 3.11 or newer is needed. Name one: make PYTHON=python3.11 …" % sys.version_info[:2])'
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "The virtual environment could not be made. On Debian and Ubuntu: sudo apt install python3-venv, then try again." >&2; exit 1; }
 	@echo "Installing the locked packages into $(VENV); about 3 GB, some minutes the first time." >&2
-	$(PY) -m pip install --disable-pip-version-check --no-deps --require-hashes -r requirements.txt
+	@if ! command -v nvidia-smi >/dev/null; then \
+	$(PIP) -q -r requirements-cpu.txt 2>/dev/null || echo "pip finds no CPU build of torch; taking the default one." >&2; fi
+	$(PIP) -r requirements.txt
 	@if $(PY) -c 'import importlib.metadata as m, sys; sys.exit("+cpu" not in m.version("torch"))'; \
 	then echo "torch is the CPU build: no CUDA libraries needed." >&2; \
 	else echo "torch is the CUDA build: installing its CUDA libraries (several GB more)." >&2 && \
-	$(PY) -m pip install --disable-pip-version-check --no-deps --require-hashes -r requirements-cuda.txt; fi
+	$(PIP) -r requirements-cuda.txt; fi
 	$(PY) -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
