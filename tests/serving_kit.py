@@ -312,14 +312,21 @@ class InProcessEndpoint:
         raise Unavailable(str(answer.json)) if answer.status >= 500 else ConfigError(str(answer.json))
 
 
-def approved(env: Environment, ref: ModelRef, release_id: str, *, product: str = PRODUCT) -> Inputs:
-    """Deploy inputs of a model somebody approved in this release."""
+def approved(
+    env: Environment,
+    ref: ModelRef,
+    release_id: str,
+    *,
+    product: str = PRODUCT,
+    answer: Decision = Decision.AUTO,
+) -> Inputs:
+    """Deploy inputs of a model that got this answer in this release."""
     approval = Approval(
         product=product,
         release_id=release_id,
         model_digest=ref.digest,
         evaluation_digest="e" * 64,
-        answer=Decision.AUTO,
+        answer=answer,
         answered_by="a test",
         note="",
         is_required=False,
