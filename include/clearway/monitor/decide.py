@@ -222,5 +222,5 @@ def _why_quiet(windows: Sequence[Window], policy: Monitor) -> str:
     loud = [s for s in Signal if speaks(newest, s, policy)]
     if loud:
         names = " and ".join(s.value for s in loud)
-        return f"{names} speaks in batch {newest.batch_id}, but not yet in {_k_of_n(policy)} windows"
+        return f"signal in batch {newest.batch_id} ({names}), but not yet in {_k_of_n(policy)} windows"
     return f"batch {newest.batch_id} is within its limits"
