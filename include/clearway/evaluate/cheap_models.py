@@ -94,6 +94,10 @@ class Trees:
         self._booster = lgb.train(settings, data, num_boost_round=num_trees)
         self._num_threads = num_threads
 
+    def to_text(self) -> str:
+        """The fitted trees in LightGBM's own text form, which holds no code."""
+        return str(self._booster.model_to_string())
+
     def score(self, rows: Rows) -> Floats:
         """Probability per row. [N]"""
         return np.asarray(self._booster.predict(_matrix(rows), num_threads=self._num_threads), dtype=np.float64)

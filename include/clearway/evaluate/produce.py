@@ -40,19 +40,21 @@ from clearway.product import LoadedProduct
 LOG = logging.getLogger("clearway.evaluate")
 # The reference on the full training rows; more trees than on the folds, since it has more rows.
 REFERENCE_TREES = 200
+REFERENCE_FILE = "lightgbm.txt"
 # A line has about 150 weights; more rows than this change none of its scores visibly.
 MAX_LINE_ROWS = 30_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """All numbers of one evaluation."""
+    """All numbers of one evaluation; `reference`: the LightGBM yardstick as text, for comparisons on later rows."""
 
     holdout: Holdout
     evidence: Evidence
     folds: tuple[Fold, ...]
     margins: Margins
     judgement: Judgement
+    reference: str
 
 
 def produce(
@@ -117,6 +119,7 @@ def _measure(
     train, held = rows_of(split.train, candidate.encoder), rows_of(split.holdout, candidate.encoder)
     num_threads = env.jobs.num_threads
     min_slice = (spec.gates.min_slice_rows, spec.gates.min_slice_positives)
+    trees = Trees(train, num_trees=REFERENCE_TREES, num_threads=num_threads)
     folds = run_folds(
         train,
         slice_values(split.train, spec.features.slices),
@@ -133,7 +136,15 @@ def _measure(
         days=held.days,
         slices=slice_values(split.holdout, spec.features.slices),
         base_rate=float(train.labels.mean()),
-        scores=_scores(split.holdout, train, held, candidate, champion, num_threads=num_threads),
+        scores=_scores(
+            split.holdout,
+            train,
+            held,
+            candidate=candidate,
+            champion=champion,
+            trees=trees,
+            num_threads=num_threads,
+        ),
         is_new_to_champion=None if champion is None else held.days >= _first_unseen_day(champion),
     )
     evidence = gather(
@@ -153,7 +164,14 @@ def _measure(
         schema=tuple(candidate.schema["order"]),
     )
     judgement = judge_model(case, extra=[unseen_check(candidate, split.holdout_start), *operational])
-    return Measured(holdout=holdout, evidence=evidence, folds=folds, margins=margins, judgement=judgement)
+    return Measured(
+        holdout=holdout,
+        evidence=evidence,
+        folds=folds,
+        margins=margins,
+        judgement=judgement,
+        reference=trees.to_text(),
+    )
 
 
 def rows_of(table: pa.Table, encoder: Encoder) -> Rows:
@@ -186,12 +204,19 @@ def _first_unseen_day(package: Package) -> int:
 
 
 def _scores(
-    table: pa.Table, train: Rows, held: Rows, candidate: Package, champion: Package | None, *, num_threads: int
+    table: pa.Table,
+    train: Rows,
+    held: Rows,
+    *,
+    candidate: Package,
+    champion: Package | None,
+    trees: Trees,
+    num_threads: int,
 ) -> dict[str, Array]:
     found = {CANDIDATE: _score(candidate, table, num_threads=num_threads)}
     if champion is not None:
         found[CHAMPION] = _score(champion, table, num_threads=num_threads)
-    found[TREES] = Trees(train, num_trees=REFERENCE_TREES, num_threads=num_threads).score(held)
+    found[TREES] = trees.score(held)
     found[LINE] = Line(train.thinned(MAX_LINE_ROWS)).score(held)
     return found
 
@@ -270,6 +295,8 @@ def _write(
                 provenance=provenance,
             )
         )
+    if isinstance(measured, Measured):
+        storage.write(layout.release(inputs.release_id, "evaluate", REFERENCE_FILE), measured.reference.encode())
     storage.write(layout.release(inputs.release_id, "evaluate", "timings.json"), canonical_json(asdict(latency)))
     storage.write(layout.release(inputs.release_id, "evaluate", "report.html"), html)
     fault("evaluate.before_evaluation")

@@ -4,10 +4,10 @@ Predictions are those the endpoint logged, labels those that have arrived since.
 release's own evaluation fitted as its reference: same training rows, no look at later ones.
 """
 
-import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from clearway.contracts.errors import IntegrityError
 from clearway.infra.environment import Environment
 from clearway.infra.layout import Layout
 from clearway.infra.snapshots import current
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from clearway.infra.datasets import DatasetDocument
 
-logger = logging.getLogger("clearway.launch")
+# Written by the evaluate stage beside its evaluation.
+REFERENCE_FILE = "lightgbm.txt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +65,7 @@ def measure_served(env: Environment, product: LoadedProduct, *, releases: dict[s
             batch_ids=tuple(sorted(set(rows["batch_id"].to_pylist()))),
             num_rows=len(labelled),
             score=_score(labelled, "score"),
-            reference=_reference(storage, layout, product, labelled, release_id=releases.get(digest)),
+            reference=_reference(env, product, labelled, digest=digest, release_id=releases.get(digest)),
         )
     return found
 
@@ -123,7 +124,32 @@ def _score(rows: "pa.Table", column: str) -> Score | None:
 
 
 def _reference(
-    storage: Storage, layout: Layout, product: LoadedProduct, rows: "pa.Table", *, release_id: str | None
+    env: Environment, product: LoadedProduct, rows: "pa.Table", *, digest: str, release_id: str | None
 ) -> Score | None:
-    """LightGBM of that release on the same rows."""
-    return None
+    """LightGBM of that release on the same rows, encoded as that release encoded them."""
+    import numpy as np  # noqa: PLC0415
+    import pyarrow as pa  # noqa: PLC0415
+
+    from clearway.infra.datasets import read_features  # noqa: PLC0415
+    from clearway.packaging.package import open_package  # noqa: PLC0415
+
+    storage, layout = open_storage(env.store_root), Layout(env.store_root, product.name)
+    uri = layout.release(release_id, "evaluate", REFERENCE_FILE) if release_id else ""
+    if not release_id or not storage.exists(uri) or not len(rows):
+        return None
+    package = open_package(storage, layout.model(digest), digest, key_folder=env.home / "keys")
+    batch_ids = sorted(set(rows["batch_id"].to_pylist()))
+    features = read_features(storage, layout, _everything(storage, layout, product.name, batch_ids))
+    joined = features.join(rows.select(["key", "label"]), keys="key", join_type="inner")
+    if len(joined) != len(rows):
+        raise IntegrityError(f"{len(rows) - len(joined)} served rows of {digest[:8]} have no features any more")
+    numeric, categorical = package.encoder.encode_table(joined)
+    matrix = np.hstack([numeric, categorical.astype(np.float32)])
+    scores = _booster(storage.read(uri).decode()).predict(matrix, num_threads=env.jobs.num_threads)
+    return _score(pa.table({"label": joined["label"], "score": scores}), "score")
+
+
+def _booster(text: str) -> Any:
+    import lightgbm
+
+    return lightgbm.Booster(model_str=text, params={"verbosity": -1})
