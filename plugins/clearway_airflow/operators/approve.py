@@ -28,7 +28,7 @@ BODY = """\
 
 {finding}
 
-Report: {report}
+[Open the report]({report})
 
 Approving lets exactly these bytes take the traffic. Without an answer within {hours:.0f} hours the release is rejected.
 """
@@ -60,7 +60,8 @@ class ApproveOperator(BaseOperator, SkipMixin):
                 return self._record(context, answer)
             hours = env.approve.timeout_hours
             subject = f"{product.spec.title}: release {request.release_id}"
-            self._ask(context, subject, _body(product.spec, request, evaluated, hours=hours))
+            report = _report_address(context, evaluated)
+            self._ask(context, subject, _body(product.spec, request, evaluated, report=report, hours=hours))
         raise TaskAwaitingInput(method_name="execute_complete", timeout=timedelta(hours=hours))
 
     def _ask(self, context: Context, subject: str, body: str) -> None:
@@ -114,7 +115,18 @@ class ApproveOperator(BaseOperator, SkipMixin):
         return env, find_product(env.products, self.product), pull_request(context, first_task="ingest"), evaluated
 
 
-def _body(product: Any, request: Any, evaluated: Any, *, hours: float) -> str:
+def _report_address(context: Context, evaluated: Any) -> str:
+    from urllib.parse import quote
+
+    from airflow.sdk import conf
+
+    dag_run = context["dag_run"]
+    run = f"{quote(dag_run.dag_id, safe='')}/{quote(dag_run.run_id, safe='')}"
+    file = evaluated.report_uri.rpartition("/")[2]
+    return f"{conf.get('api', 'base_url', fallback='').rstrip('/')}/clearway/runs/{run}/evaluate/{file}"
+
+
+def _body(product: Any, request: Any, evaluated: Any, *, report: str, hours: float) -> str:
     return BODY.format(
         title=product.title,
         tier=product.risk_tier,
@@ -125,6 +137,6 @@ def _body(product: Any, request: Any, evaluated: Any, *, hours: float) -> str:
         as_of=request.end,
         reason=request.reason or "not given",
         finding=evaluated.reason,
-        report=evaluated.report_uri,
+        report=report,
         hours=hours,
     )
