@@ -1,19 +1,27 @@
 """What a crash between two systems left undone, over all stages of one product. Safe to run at any time, and again."""
 
+import json
 from typing import Any
 
 from clearway.contracts.errors import Unavailable
-from clearway.infra.clock import Clock, SystemClock
+from clearway.infra.clock import Clock, SystemClock, format_instant
 from clearway.infra.environment import Environment
 from clearway.infra.jobs.local import LocalJobs
 from clearway.infra.layout import Layout
-from clearway.infra.storage import open_storage
+from clearway.infra.storage import Storage, join, open_storage
 from clearway.product import LoadedProduct
 
+# Below the drop folder: one mark per request file that was announced.
+TAKEN = "taken"
 # An event needs seconds to become a run, and a run seconds to claim its evidence; a minute is well above both.
 LOST_AFTER_S = 60.0
 # A retry re-attaches within seconds, a restarted scheduler within minutes; a job unwatched for longer has no owner.
 UNWATCHED_AFTER_S = 900.0
+
+
+def drop_folder(env: Environment, product: str) -> str:
+    """Where request files of a product appear."""
+    return join(env.home.as_uri(), "drop", product)
 
 
 def lost_decisions(env: Environment, product: LoadedProduct, *, clock: Clock | None = None) -> list[dict[str, Any]]:
@@ -31,6 +39,47 @@ def lost_decisions(env: Environment, product: LoadedProduct, *, clock: Clock | N
         }
         for lost in unclaimed(decisions, claimed, now_s=now_s, min_age_s=LOST_AFTER_S)
     ]
+
+
+def unmonitored_batches(env: Environment, product: LoadedProduct) -> list[dict[str, Any]]:
+    """Landed batches without a monitor summary, as the payloads of the events to send again, oldest first.
+
+    Airflow can leave an event that arrives together with another without a run of its own. Batches before the end of
+    the first release are training data and need no summary.
+    """
+    from clearway.monitor.history import SUMMARY  # noqa: PLC0415
+
+    storage, layout = open_storage(env.store_root), Layout(env.store_root, product.name)
+    clock, found = product.spec.batch, []
+    for uri in storage.list(layout.ledger_entry("0").rpartition("/")[0]):
+        batch_id = uri.rpartition("/")[2].removesuffix(".json")
+        start = clock.start_of(batch_id)
+        if start < product.spec.release.first_end or storage.exists(layout.monitor(batch_id, SUMMARY)):
+            continue
+        if _is_due(storage, layout.monitor(batch_id, "waiting.json")):
+            end = format_instant(clock.end_of(start))
+            found.append({"batch_id": batch_id, "start": format_instant(start), "end": end})
+    return found
+
+
+def unclaimed_requests(env: Environment, product: LoadedProduct) -> list[dict[str, Any]]:
+    """Request files that were announced but started nothing, as payloads to send again."""
+    storage, layout = open_storage(env.store_root), Layout(env.store_root, product.name)
+    found = []
+    for uri in storage.list(join(drop_folder(env, product.name), TAKEN)):
+        request = json.loads(storage.read(uri))
+        digest = request["evidence_digest"]
+        if not storage.exists(layout.claim(digest)) and _is_due(storage, layout.claim(f"{digest}.waiting")):
+            found.append(request)
+    return found
+
+
+def _is_due(storage: Storage, mark: str) -> bool:
+    """Whether to speak up at this sighting: not at the first, since the thing may just be under way; then ever more
+    seldom (sightings 2, 4, 8, …), so that what cannot succeed does not fill the machine with attempts."""
+    sightings = 1 + (int(json.loads(storage.read(mark))["sightings"]) if storage.exists(mark) else 0)
+    storage.write(mark, json.dumps({"sightings": sightings}).encode())
+    return sightings > 1 and sightings & (sightings - 1) == 0
 
 
 def repair_release(env: Environment, product: LoadedProduct) -> list[str]:

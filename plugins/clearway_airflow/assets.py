@@ -40,7 +40,7 @@ def merged_batches(product: str) -> AssetAlias:
 
 
 def found_again(product: str) -> AssetAlias:
-    """Through which the reconciler announces retraining decisions whose event was lost."""
+    """Through which the reconciler announces batches, decisions and requests whose event was lost."""
     return AssetAlias(name=f"{product}_found_again")
 
 

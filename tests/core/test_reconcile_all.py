@@ -10,12 +10,42 @@ from clearway.infra.clock import FakeClock
 from clearway.infra.environment import Environment
 from clearway.infra.jobs import JobSpec, JobState
 from clearway.infra.jobs.local import LocalJobs
+from clearway.infra.layout import Layout
+from clearway.infra.storage import LocalStorage, join
 from clearway.product import LoadedProduct
+
+BATCHES = ("2013-03-25", "2013-04-01", "2013-04-08")
 
 
 def test_a_fresh_product_has_lost_nothing(env: Environment, flights: LoadedProduct) -> None:
     assert reconcile.lost_decisions(env, flights) == []
+    assert reconcile.unmonitored_batches(env, flights) == []
+    assert reconcile.unclaimed_requests(env, flights) == []
     assert reconcile.stop_unwatched_jobs(env) == []
+
+
+def test_a_landed_batch_nobody_monitored_is_announced_ever_more_seldom(
+    env: Environment, flights: LoadedProduct
+) -> None:
+    storage, layout = LocalStorage(), Layout(env.store_root, "flights")
+    for batch_id in BATCHES:
+        storage.create(layout.ledger_entry(batch_id), b"{}")
+    storage.create(layout.monitor("2013-04-01", "summary.json"), b"{}")
+    rounds = [reconcile.unmonitored_batches(env, flights) for _ in range(9)]
+    assert [len(found) for found in rounds] == [0, 1, 0, 1, 0, 0, 0, 1, 0]
+    assert rounds[1] == [{"batch_id": "2013-04-08", "start": "2013-04-08T00:00:00Z", "end": "2013-04-15T00:00:00Z"}]
+
+
+def test_a_request_file_that_started_nothing_is_announced_until_a_release_claims_it(
+    env: Environment, flights: LoadedProduct
+) -> None:
+    request = {"evidence_digest": "a" * 64, "as_of": "", "reason": "request file x.json"}
+    mark = join(reconcile.drop_folder(env, "flights"), reconcile.TAKEN, "x.json")
+    LocalStorage().create(mark, json.dumps(request).encode())
+    assert reconcile.unclaimed_requests(env, flights) == []
+    assert reconcile.unclaimed_requests(env, flights) == [request]
+    LocalStorage().create(Layout(env.store_root, "flights").claim("a" * 64), b"{}")
+    assert [reconcile.unclaimed_requests(env, flights) for _ in range(4)] == [[]] * 4
 
 
 def test_a_job_is_stopped_only_after_nobody_looked_for_long(env: Environment, tmp_path: Path) -> None:

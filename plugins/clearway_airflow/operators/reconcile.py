@@ -22,22 +22,26 @@ class ReconcileOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Returns what was repaired, for the task's XCom."""
+        from clearway import reconcile
         from clearway.infra.environment import Environment
         from clearway.product_yaml import find_product
-        from clearway.reconcile import lost_decisions, repair_release, stop_unwatched_jobs
         from clearway_airflow.outcomes import translated
 
         with translated("reconcile"):
             env = Environment.load()
             product = find_product(env.products, self.product)
-            decisions = lost_decisions(env, product)
-            for extra in decisions:
-                alias = context["outlet_events"][assets.found_again(self.product)]
-                alias.add(assets.retrain(self.product), extra=extra)
+            batches = reconcile.unmonitored_batches(env, product)
+            releases = [*reconcile.lost_decisions(env, product), *reconcile.unclaimed_requests(env, product)]
+            again = context["outlet_events"][assets.found_again(self.product)]
+            for payload in batches:
+                again.add(assets.batches(self.product), extra=payload)
+            for payload in releases:
+                again.add(assets.retrain(self.product), extra=payload)
             found = {
-                "decisions": [extra["evidence_digest"] for extra in decisions],
-                "release": repair_release(env, product),
-                "jobs": stop_unwatched_jobs(env),
+                "batches": [payload["batch_id"] for payload in batches],
+                "releases": [payload["evidence_digest"] for payload in releases],
+                "repaired": reconcile.repair_release(env, product),
+                "jobs": reconcile.stop_unwatched_jobs(env),
             }
             self.log.info("reconciled: %s", found)
             return found

@@ -45,6 +45,7 @@ def new_requests(product: str) -> list[dict[str, Any]]:
     """Requests without a mark, by name. A file that is no JSON object asks for a release on the newest data."""
     from clearway.contracts.manifest import sha256_of  # noqa: PLC0415 - the DAG file imports this module
     from clearway.infra.storage import join  # noqa: PLC0415
+    from clearway.reconcile import TAKEN  # noqa: PLC0415
 
     storage, folder = _drop(product)
     found = []
@@ -54,7 +55,7 @@ def new_requests(product: str) -> list[dict[str, Any]]:
             continue
         data = storage.read(uri)
         digest = sha256_of(name.encode() + b"\0" + data)
-        if not storage.exists(join(folder, "taken", f"{digest}.json")):
+        if not storage.exists(join(folder, TAKEN, f"{digest}.json")):
             found.append({"evidence_digest": digest, "as_of": "", "reason": f"request file {name}", **_asked(data)})
     return found
 
@@ -62,9 +63,10 @@ def new_requests(product: str) -> list[dict[str, Any]]:
 def mark_taken(product: str, request: dict[str, Any]) -> None:
     """Remember that a request was announced."""
     from clearway.infra.storage import join  # noqa: PLC0415
+    from clearway.reconcile import TAKEN  # noqa: PLC0415
 
     storage, folder = _drop(product)
-    storage.create(join(folder, "taken", f"{request['evidence_digest']}.json"), json.dumps(request).encode())
+    storage.create(join(folder, TAKEN, f"{request['evidence_digest']}.json"), json.dumps(request).encode())
 
 
 def _asked(data: bytes) -> dict[str, str]:
@@ -78,7 +80,8 @@ def _asked(data: bytes) -> dict[str, str]:
 
 def _drop(product: str) -> Any:
     from clearway.infra.environment import Environment  # noqa: PLC0415
-    from clearway.infra.storage import join, open_storage  # noqa: PLC0415
+    from clearway.infra.storage import open_storage  # noqa: PLC0415
+    from clearway.reconcile import drop_folder  # noqa: PLC0415
 
-    root = join(Environment.load().home.as_uri(), "drop", product)
+    root = drop_folder(Environment.load(), product)
     return open_storage(root), root
