@@ -114,7 +114,7 @@ def _with_missing(edges: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def _number_tables(weights: Weights, shape: ModelShape) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """(vector at each lower edge, change across each bin), both [N*(T+1), K*D], as in TabularModel.number_table."""
+    """(vector at each lower edge, change across each bin), both [N*(T+1), K*D], as in TabularModel.number_tables."""
     slope = weights["slope"]
     below = np.concatenate([np.zeros_like(slope[:, :1]), np.cumsum(slope, axis=1)[:, :-1]], axis=1)
     edge = np.concatenate([weights["bias"] + below, weights["missing"]], axis=1)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
+import torch
 
 from clearway.contracts.errors import IntegrityError
 from clearway.contracts.manifest import canonical_json, sha256_of
@@ -19,6 +20,7 @@ from clearway.packaging.package import PackageContents, write_package
 from clearway.packaging.split import Split
 from clearway.product import LoadedProduct, Model
 from clearway.tabular.checkpoint import load_newest
+from clearway.tabular.fit import has_fast_bfloat16
 from clearway.tabular.training_set import (
     TrainingSet,
     make_training_set,
@@ -27,7 +29,7 @@ from clearway.tabular.training_set import (
     write_arrays,
 )
 from clearway.train.contents import base_rate, package_contents
-from clearway.train.launch import launch, num_local_processes
+from clearway.train.launch import has_gpu, launch, num_local_processes
 from clearway.train.provenance import code_digest, environment_facts, git_state, lock_digest
 from clearway.train.spec import Inputs, Trained
 from clearway.train.worker import ARRAYS, Job, Outcome
@@ -122,6 +124,7 @@ def _identity(
         "num_rows": training_set.num_rows,
         "num_threads": num_threads,
         "num_processes": num_processes,
+        "is_bfloat16": has_fast_bfloat16(torch.device("cuda" if has_gpu() else "cpu")),
         "code": code_digest(),
         "environment": environment_facts(),
     }

@@ -29,7 +29,7 @@ from clearway.contracts.codec import from_jsonable, to_jsonable
 from clearway.contracts.errors import DataError, Unavailable
 from clearway.contracts.manifest import canonical_json
 from clearway.product import Model
-from clearway.tabular.fit import Fitted, Keeping, Rows, World, fit
+from clearway.tabular.fit import Fitted, Keeping, Rows, World, fit, has_fast_bfloat16, make_deterministic
 from clearway.tabular.model import ModelShape, shape_of
 
 LOG = logging.getLogger("clearway.train")
@@ -94,7 +94,7 @@ def work(job_path: str) -> None:
     job = from_jsonable(Job, json.loads(Path(job_path).read_text(encoding="utf-8")))
     stop = _stop_flag()
     with _world() as world, _locked(Path(job.folder), world):
-        _make_deterministic(job.num_threads)
+        make_deterministic(job.num_threads)
         outcome = _train(job, world, stop)
     if world.rank == 0:
         _write_outcome(Path(job.folder), outcome)
@@ -158,12 +158,13 @@ def _world() -> Iterator[World]:
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if has_gpu else torch.device("cpu")
     if has_gpu:
         torch.cuda.set_device(device)
+    world = World(rank=rank, size=size, device=device, is_bfloat16=has_fast_bfloat16(device))
     if size == 1:  # nobody to talk to; joining a group of one would only cost start-up time
-        yield World(rank=rank, size=size, device=device)
+        yield world
         return
     dist.init_process_group("nccl" if has_gpu else "gloo", timeout=COLLECTIVE_TIMEOUT)
     try:
-        yield World(rank=rank, size=size, device=device)
+        yield world
     finally:
         dist.destroy_process_group()
 
@@ -185,13 +186,6 @@ def _locked(folder: Path, world: World) -> Iterator[None]:
                     raise Unavailable(f"another process trains in {folder}; wait for it, or stop it") from error
                 time.sleep(0.1)
         yield
-
-
-def _make_deterministic(num_threads: int) -> None:
-    """Sums depend on how threads split them, so their number is part of what decides the result."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_num_threads(num_threads)
-    torch.use_deterministic_algorithms(True)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from clearway.infra.storage import open_storage, to_path
 from clearway.measures.binary import log_loss
 from clearway.packaging.split import time_fold
 from clearway.product import LoadedProduct, Model, Range
-from clearway.tabular.fit import Rows, World, fit
+from clearway.tabular.fit import CPU, Rows, World, fit, has_fast_bfloat16, make_deterministic
 from clearway.tabular.model import predict, shape_of
 from clearway.tabular.training_set import encode, make_training_set, settings_of, training_rows
 from clearway.tune.spec import Inputs
@@ -50,8 +50,7 @@ def search(inputs: Inputs, *, product: LoadedProduct, env: Environment, folder: 
     Raises: DataError if no trial could be judged.
     """
     older, newer = _rows(inputs, product, env)
-    torch.set_num_threads(env.jobs.num_threads)
-    torch.use_deterministic_algorithms(True)
+    make_deterministic(env.jobs.num_threads)
     study = _study(folder, product.spec.model, product.spec.tune.space)
     wanted = product.spec.tune.num_trials
     while (left := wanted - _num_ended(study)) > 0:
@@ -102,7 +101,14 @@ def _trial(trial: Trial, older: pa.Table, newer: pa.Table, product: LoadedProduc
     )
     rows = Rows(**{name: torch.from_numpy(value) for name, value in training_set.arrays.items()})
     try:
-        fitted = fit(rows, shape, settings, world=World(), keeping=None, should_stop=lambda: False)
+        fitted = fit(
+            rows,
+            shape,
+            settings,
+            world=World(is_bfloat16=has_fast_bfloat16(CPU)),
+            keeping=None,
+            should_stop=lambda: False,
+        )
     except DataError as error:
         trial.set_user_attr(REFUSED, str(error))
         raise

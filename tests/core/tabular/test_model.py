@@ -28,14 +28,14 @@ def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def test_lookup_equals_the_weighted_sum_over_bins():
     model = build(SHAPE, seed=0)
     index, place, _ = batch()
-    table = model.number_table().view(2, 5, 2, -1)
+    edge, change = (table.view(2, 5, -1) for table in model.number_tables())
     for row in range(4):
         for column in range(2):
             t, fraction = int(index[row, column]), float(place[row, column])
             weights = torch.tensor([1.0] * t + [fraction] + [0.0] * 4)[:4]
             textbook = model.bias[column, 0] + (weights[:, None] * model.slope[column]).sum(0)
             expected = model.missing[column, 0] if t == 4 else textbook
-            found = table[column, t, 0] + fraction * table[column, t, 1]
+            found = edge[column, t] + fraction * change[column, t]
             torch.testing.assert_close(found, expected)
 
 
