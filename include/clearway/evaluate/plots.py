@@ -96,8 +96,7 @@ def daily_losses(holdout: Holdout) -> str:
     )
     marks = [line(axes, at, means[n], color=COLORS[n], width=2.4 if n == CANDIDATE else 1.4) for n in means]
     marks.append(dots(axes, at, means[CANDIDATE], color=COLORS[CANDIDATE]))
-    picture = chart(axes, *marks, title="Log-loss by day")
-    return f'<div style="max-width:760px">{picture}</div>' + _legend(_shown(holdout))
+    return chart(axes, *marks, title="Log-loss by day") + _legend(_shown(holdout))
 
 
 def differences(evidence: Evidence, margins: Margins) -> str:

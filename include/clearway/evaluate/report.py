@@ -76,7 +76,7 @@ def _body(content: Page) -> Iterator[str]:
             (f"{figures.logloss:.4f}", "log-loss (nats)"),
             (f"{figures.skill:.1%}", "log-loss saved vs base rate"),
             (f"{figures.ece:.4f}", "calibration error (ECE)"),
-            (f"{content.latency.p99_ms:.2f} ms", "p99 of one row"),
+            (f"{content.latency.p99_ms:.2f} ms", "p99 of one row (CPU)"),
         ]
     )
     whole = [c for c in checks if not c.name.startswith("slice_")]
@@ -84,7 +84,6 @@ def _body(content: Page) -> Iterator[str]:
     forests = plots.differences(content.evidence, content.margins)
     yield section("Against the same rows", _comparisons(content.evidence), forests)
     yield f'<div class="grid">{"".join(_curves(content.holdout))}</div>'
-    yield section("Log-loss by day", plots.daily_losses(content.holdout))
     yield section("Slices", _slices(content))
     yield section("Where the thresholds come from", *_derivation(content))
     rows = [[text(k), f"<code>{text(v)}</code>"] for k, v in content.provenance]
@@ -95,6 +94,7 @@ def _curves(holdout: Holdout) -> Iterator[str]:
     yield section("ROC", plots.roc_curves(holdout))
     yield section("Calibration", plots.calibration(holdout))
     yield section("Scores by outcome", plots.score_histogram(holdout))
+    yield section("Log-loss by day", plots.daily_losses(holdout))
 
 
 def _comparisons(evidence: Evidence) -> str:

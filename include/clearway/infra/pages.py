@@ -19,10 +19,11 @@ box-shadow:0 1px 2px rgba(20,30,50,.07)}
 .banner ul{margin:8px 0 0;padding-left:18px}
 section{background:var(--paper);border-radius:8px;padding:18px 22px;margin-bottom:18px;
 box-shadow:0 1px 2px rgba(20,30,50,.07)}
-.grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(320px,1fr));gap:18px}
+.grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(430px,100%),1fr));gap:0 18px}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:12px;margin-bottom:18px}
 .tile{background:var(--paper);border-radius:8px;padding:12px 16px;box-shadow:0 1px 2px rgba(20,30,50,.07)}
-.tile b{display:block;font-size:21px;font-variant-numeric:tabular-nums}.tile span{color:var(--soft);font-size:12px}
+.tile b{display:block;font-size:20px;white-space:nowrap;font-variant-numeric:tabular-nums}
+.tile span{color:var(--soft);font-size:12px}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th{text-align:left;color:var(--soft);font-weight:600;font-size:12px;
@@ -36,7 +37,11 @@ details summary{cursor:pointer;color:var(--soft);margin:8px 0}
 svg{width:100%;height:auto;display:block}svg text{font:11px system-ui,sans-serif;fill:var(--soft)}
 .key{display:inline-block;width:18px;height:0;border-top:3px solid var(--c);vertical-align:middle;margin:0 6px 2px 14px}
 code{font-size:12px;overflow-wrap:anywhere}
+td:first-child code{overflow-wrap:normal;white-space:nowrap}
 """
+
+
+LARGE = 1000.0
 
 
 def text(value: object) -> str:
@@ -45,8 +50,10 @@ def text(value: object) -> str:
 
 
 def number(value: float | None, *, digits: int = 4) -> str:
-    """A figure for people; an en dash for none."""
-    return "–" if value is None else f"{value:.{digits}g}"
+    """A figure for people: whole thousands with separators, else `digits` significant; an en dash for none."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= LARGE else f"{value:.{digits}g}"
 
 
 def page(*, title: str, verdict: Verdict, lead: str, reasons: Sequence[str] = (), body: Iterable[str] = ()) -> bytes:

@@ -35,7 +35,7 @@ def _figures(checks: Sequence[Check], scan: Scan) -> list[tuple[str, str]]:
     passed = sum(c.verdict is Verdict.PASS for c in checks if c.is_decisive)
     decisive = sum(c.is_decisive for c in checks)
     rate = f"{scan.num_positive / scan.num_labelled:.1%}" if scan.num_labelled else "–"
-    span = f"{scan.first:%Y-%m-%d} … {scan.last:%Y-%m-%d}" if scan.first and scan.last else "–"
+    span = f"{scan.first:%d %b} – {scan.last:%d %b %y}" if scan.first and scan.last else "–"
     return [
         (f"{passed} / {decisive}", "checks passed"),
         (f"{scan.num_rows:,}", "rows"),

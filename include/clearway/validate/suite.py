@@ -27,7 +27,8 @@ with warnings.catch_warnings():
 
 # The page as it comes loads scripts, styles and a logo from eight servers; a stored report must open without any.
 _FOREIGN = re.compile(
-    r"<script\b[^>]*\bsrc=[^>]*>\s*</script>|<link\b[^>]*>|<img\b[^>]*>|<a\b[^>]*href=\"https?://[^>]*>.*?</a>|url\(['\"]?https?://[^)]*\)",
+    r"<script\b[^>]*\bsrc=[^>]*>\s*</script>|<link\b[^>]*>|<img\b[^>]*>"
+    r"|<a\b[^>]*href=\"https?://[^>]*>.*?</a>|url\(['\"]?https?://[^)]*\)",
     re.S,
 )
 _STYLE = """<style>
@@ -35,6 +36,9 @@ body{font:14px/1.5 system-ui,sans-serif;margin:1.5rem auto;max-width:72rem;paddi
 table{border-collapse:collapse;width:100%;margin:.5rem 0}
 td,th{border:1px solid #d8dee4;padding:.35rem .6rem;text-align:left}
 .navbar,footer,#ge-cta-footer,.modal,button{display:none}
+.fa-check-circle::before{content:"\\2713"}.fa-times::before{content:"\\2717"}
+.fa-exclamation-triangle::before{content:"!"}
+.col-lg-2,.cooltip .top{display:none}
 .badge-success,.text-success{color:#1a7f37}.badge-danger,.text-danger{color:#cf222e}
 </style></head>"""
 

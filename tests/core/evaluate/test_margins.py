@@ -42,8 +42,8 @@ FOLD = Fold(
 def test_margins_by_hand() -> None:
     m = derive([FOLD, dataclasses.replace(FOLD, skill=0.10)], confidence=0.95)
     assert m.skill_floor == pytest.approx(0.05)
-    assert m.logloss == pytest.approx(0.15 * 0.08 + 1.6449 * 0.004, abs=1e-5)
-    assert m.auc == pytest.approx(0.05 * 0.25 + 1.6449 * 0.005, abs=1e-5)
+    assert m.logloss == pytest.approx(0.20 * 0.08 + 1.6449 * 0.004, abs=1e-5)
+    assert m.auc == pytest.approx(0.07 * 0.25 + 1.6449 * 0.005, abs=1e-5)
     assert m.line_slack == pytest.approx(1.6449 * 0.005, abs=1e-5)
     assert (m.slice_auc, m.slice_calibration, m.slice_logloss) == pytest.approx((0.12, 0.15, 0.03))
 
