@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -19,10 +20,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from clearway.contracts.codec import from_jsonable, to_jsonable
 from clearway.contracts.errors import ConfigError, Unavailable
 from clearway.contracts.refs import ModelRef
 from clearway.deploy.controls import Controls
-from clearway.deploy.spec import Inputs
+from clearway.deploy.spec import Inputs, Outputs
 from clearway.infra.approvals import Approval, Decision, record_approval
 from clearway.infra.clock import Clock, SystemClock
 from clearway.infra.endpoint import LoggedRows, TrafficState
@@ -347,3 +349,40 @@ def controls_of(env: Environment, endpoint: Any, *, clock: Clock | None = None, 
         clock=clock or SystemClock(),
         lease_ttl_s=lease_ttl_s,
     )
+
+
+# A deployment or rollback in its own process, without the registry: argv is verb, inputs as JSON, lease in seconds.
+VERB_SCRIPT = """
+import json, sys
+from clearway.contracts.codec import from_jsonable, to_jsonable
+from clearway.deploy.controls import open_controls
+from clearway.deploy.rollback import roll_back
+from clearway.deploy.run import deploy
+from clearway.deploy.spec import Inputs, RollbackInputs
+from clearway.infra.environment import Environment
+import dataclasses
+verb, text, lease_ttl_s = sys.argv[1:]
+inputs = from_jsonable(Inputs if verb == "deploy" else RollbackInputs, json.loads(text))
+controls = open_controls(Environment.load(), product=inputs.product)
+controls = dataclasses.replace(controls, lease_ttl_s=float(lease_ttl_s))
+run = (lambda: deploy(inputs, controls=controls, project=lambda _: None)) if verb == "deploy" else (
+    lambda: roll_back(inputs, controls=controls))
+print(json.dumps(to_jsonable(run())))
+"""
+
+
+def start_verb(
+    env: Environment, verb: str, inputs: Any, *, fault: str = "", lease_ttl_s: float = 5.0
+) -> "subprocess.Popen[str]":
+    """Start a deployment or rollback as a process; `fault` as in CLEARWAY_FAULT. Its stdout is the Outputs as JSON."""
+    variables = variables_of(env) | ({"CLEARWAY_FAULT": fault} if fault else {})
+    text = json.dumps(to_jsonable(inputs))
+    command = [sys.executable, "-c", VERB_SCRIPT, verb, text, str(lease_ttl_s)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=variables)
+
+
+def finish_verb(process: "subprocess.Popen[str]", timeout_s: float = 60.0) -> Outputs:
+    """Its outputs; a crash is an AssertionError with its log."""
+    out, err = process.communicate(timeout=timeout_s)
+    assert process.returncode == 0, err
+    return from_jsonable(Outputs, json.loads(out.splitlines()[-1]))

@@ -2,7 +2,7 @@
 
 import logging
 
-from clearway.contracts.errors import StaleWriter
+from clearway.contracts.errors import StaleWriter, Unavailable
 from clearway.contracts.refs import RolloutStatus
 from clearway.contracts.release_document import ALL_TRAFFIC_PCT, HistoryEntry, Outcome, ReleaseDocument
 from clearway.contracts.verdict import Verdict
@@ -44,13 +44,16 @@ def kept_versions(document: ReleaseDocument) -> set[str]:
 
 
 def unload_retired(controls: Controls, document: ReleaseDocument) -> list[str]:
-    """Drop versions no rollback can need; memory grows with live versions only. Returns the digests dropped."""
+    """Drop versions no rollback can need; memory grows with live versions only. Returns the digests dropped.
+
+    What has ended stays ended if this fails: the reconciler does it later.
+    """
     dropped = []
     try:
         state = controls.endpoint.state()
         for digest in sorted(set(state.loaded) - kept_versions(document) - set(state.weights_pct)):
             controls.endpoint.unload(digest, epoch=document.epoch)
             dropped.append(digest)
-    except StaleWriter:
-        log.info("another release took over before retired versions were unloaded; it will do it")
+    except (StaleWriter, Unavailable) as error:
+        log.warning("retired versions stay loaded until the reconciler or the next release drops them: %s", error)
     return dropped

@@ -12,7 +12,7 @@ from clearway.contracts.errors import ClearwayError, StaleWriter
 from clearway.contracts.release_document import HistoryEntry, Outcome, Phase, ReleaseDocument
 from clearway.deploy.controls import Controls, open_controls
 from clearway.deploy.drive import Tenure, drive, let_go, take
-from clearway.deploy.ending import outputs_of, refused
+from clearway.deploy.ending import outputs_of, refused, unload_retired
 from clearway.deploy.spec import Outputs, RollbackInputs
 from clearway.infra.faults import fault
 
@@ -42,6 +42,8 @@ def roll_back(inputs: RollbackInputs, *, controls: Controls) -> Outputs:
         document, entry = _roll_back(inputs, controls)
     if entry is None:
         return refused("superseded: another order took the lease before this one began", document)
+    if document.phase is Phase.IDLE:
+        unload_retired(controls, document)
     return outputs_of(entry, document, wanted=Outcome.ROLLED_BACK)
 
 
