@@ -2,18 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import timedelta
 
 from clearway.contracts.verdict import Judgement, Verdict
 from clearway.evaluate import plots
 from clearway.evaluate.evidence import CANDIDATE, CHAMPION, LINE, TREES, Comparison, Evidence, Holdout
 from clearway.evaluate.folds import Fold
+from clearway.evaluate.judging import EPOCH
 from clearway.evaluate.live import Latency
 from clearway.evaluate.margins import FORMULAS, Margins
 from clearway.infra.pages import checks_table, number, page, section, table, text, tiles
 
 NAMES = {CANDIDATE: "candidate", CHAMPION: "champion", TREES: "boosted trees", LINE: "logistic regression"}
-EPOCH = date(1970, 1, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

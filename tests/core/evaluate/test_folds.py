@@ -43,7 +43,7 @@ def test_folds_train_on_the_past_of_whole_days_only(
 
 
 def _run(rows: Rows, **changes: int):
-    options = {"num_folds": 2, "holdout_days": 10, "num_resamples": 100, "min_slice": (50, 10), "num_threads": 1}
+    options = {"num_folds": 2, "holdout_days": 10, "num_resamples": 100, "min_slice": (50, 10)}
     slices = {"g": np.where(rows.categorical[:, 0] == 0, "a", "b").astype(object)}
     return run_folds(rows, slices, **(options | changes), make_rng=lambda q: np.random.default_rng(len(q)))
 

@@ -1,0 +1,89 @@
+"""One candidate against the yardsticks and the champion, on the holdout."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import pyarrow as pa
+
+from clearway.contracts.verdict import Check, Judgement, Verdict
+from clearway.evaluate.evidence import CANDIDATE, CHAMPION, Evidence, Holdout, gather
+from clearway.evaluate.gates import MIN_DAYS, Case, judge_model
+from clearway.evaluate.yardsticks import MakeRng, Yardsticks, slice_values
+from clearway.measures.binary import Array
+from clearway.packaging.package import Package
+from clearway.packaging.runtime import Scorer
+from clearway.packaging.split import Split
+from clearway.product import Product
+
+EPOCH = date(1970, 1, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """All numbers of one evaluation."""
+
+    holdout: Holdout
+    evidence: Evidence
+    yardsticks: Yardsticks
+    judgement: Judgement
+
+
+def judge_candidate(
+    candidate: Package,
+    champion: Package | None,
+    *,
+    split: Split,
+    yardsticks: Yardsticks,
+    operational: Sequence[Check],
+    product: Product,
+    num_threads: int,
+    make_rng: MakeRng,
+) -> Measured:
+    """Score, compare, gate. `operational`: checks made elsewhere (latency, the live server). Raises: Unmeasurable."""
+    gates, held = product.gates, yardsticks.held
+    models = {CANDIDATE: candidate} | ({CHAMPION: champion} if champion else {})
+    scores = {name: _score(model, split.holdout, num_threads=num_threads) for name, model in models.items()}
+    holdout = Holdout(
+        labels=held.labels,
+        days=held.days,
+        slices=slice_values(split.holdout, product.features.slices),
+        base_rate=yardsticks.base_rate,
+        scores=scores | yardsticks.scores,
+        is_new_to_champion=None if champion is None else held.days >= _first_unseen_day(champion),
+    )
+    evidence = gather(
+        holdout,
+        num_resamples=gates.num_resamples,
+        confidence=gates.confidence,
+        min_slice=(gates.min_slice_rows, gates.min_slice_positives),
+        min_days=MIN_DAYS,
+        make_rng=make_rng,
+    )
+    case = Case(
+        evidence=evidence,
+        margins=yardsticks.margins,
+        gates=gates,
+        features=product.features,
+        has_champion=champion is not None,
+        schema=tuple(candidate.schema["order"]),
+    )
+    judgement = judge_model(case, extra=[unseen_check(candidate, split.holdout_start), *operational])
+    return Measured(holdout=holdout, evidence=evidence, yardsticks=yardsticks, judgement=judgement)
+
+
+def unseen_check(candidate: Package, holdout_start: date) -> Check:
+    """The candidate's own record of where its training ended, against where judging starts."""
+    is_unseen = _first_unseen_day(candidate) <= (holdout_start - EPOCH).days
+    reason = f"training ended before {candidate.facts['holdout_start']}, judging starts on {holdout_start}"
+    return Check(name="holdout_unseen", verdict=Verdict.PASS if is_unseen else Verdict.FAIL, reason=reason)
+
+
+def _first_unseen_day(package: Package) -> int:
+    """First day (since 1970) whose rows the model was not trained on."""
+    return (date.fromisoformat(package.facts["holdout_start"]) - EPOCH).days
+
+
+def _score(package: Package, table: pa.Table, *, num_threads: int) -> Array:
+    return Scorer(package, num_threads=num_threads).score_table(table).astype(np.float64)
