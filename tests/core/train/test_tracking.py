@@ -13,6 +13,9 @@ from clearway.infra.environment import Environment
 from clearway.infra.environment import Tracking as TrackingSection
 from clearway.infra.tracking import TAG_DIGEST, Metric, RunRecord, open_tracking
 
+# MLflow 3.17 on SQLAlchemy 2.1; nothing of ours.
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
+
 RECORD = RunRecord(
     product="flights",
     release_id="r1",
