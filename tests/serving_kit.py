@@ -36,6 +36,7 @@ from clearway.infra.storage import open_storage
 from clearway.packaging.encoder import Encoder, RowError
 from clearway.packaging.package import PackageContents, write_package
 from clearway.serve.process import make_server
+from clearway.serve.versions import Loaded
 
 PRODUCT = "flights"
 NUMERIC = ("hour", "distance")
@@ -274,13 +275,11 @@ class InProcessEndpoint:
 
     def predict(self, rows: list[dict[str, Any]], *, digest: str | None = None) -> tuple[list[float], str]:
         if digest is not None:
-            if digest not in self.server.versions.serving.loaded:
-                raise ConfigError(f"version {digest} is not loaded")
             return self._scores(rows, digest), digest
         return self._invoke({"instances": rows}, [(b"x-clearway-probe", b"1")])
 
     def examples(self, digest: str) -> list[dict[str, Any]]:
-        return list(self.server.versions.serving.loaded[digest].package.golden["rows"])
+        return list(self._loaded(digest).package.golden["rows"])
 
     def unload(self, digest: str, *, epoch: int) -> None:
         self.server.versions.unload(digest, epoch=epoch)
@@ -301,9 +300,14 @@ class InProcessEndpoint:
         """Stop the writer thread."""
         self.server.prediction_log.close()
 
+    def _loaded(self, digest: str) -> Loaded:
+        if digest not in self.server.versions.serving.loaded:
+            raise ConfigError(f"version {digest} is not loaded")
+        return self.server.versions.serving.loaded[digest]
+
     def _scores(self, rows: list[dict[str, Any]], digest: str) -> list[float]:
         try:
-            return self.server.versions.serving.loaded[digest].score(rows)
+            return self._loaded(digest).score(rows)
         except RowError as error:
             raise ConfigError(str(error)) from error
 

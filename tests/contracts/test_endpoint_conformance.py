@@ -152,6 +152,12 @@ def test_rows_the_model_refuses_are_the_callers_mistake(env, endpoint, epoch):
         endpoint.predict([{"hour": 1.0}], digest=ref.digest)
 
 
+def test_what_is_not_loaded_cannot_be_asked(env, endpoint, epoch):
+    for ask in (lambda: endpoint.predict([ROW], digest="0" * 64), lambda: endpoint.examples("0" * 64)):
+        with pytest.raises(ConfigError, match="not loaded"):
+            ask()
+
+
 def test_logged_rows_can_be_read_after_a_flush_and_probes_never(env, endpoint, epoch):
     ref = make_package(env, 0.1)
     load(endpoint, ref, epoch)

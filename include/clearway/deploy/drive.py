@@ -132,9 +132,11 @@ def _perform(tenure: Tenure, action: Action, seen: Seen) -> Seen:
     fault(f"deploy.before_{action.name}")
     try:
         seen = _act(tenure, action, seen)
-    except StaleWriter as error:
+    except ClearwayError as error:
         stored, _ = tenure.controls.store.read(tenure.document.product)
-        if stored.epoch != tenure.epoch:
+        if stored.epoch != tenure.epoch:  # whatever went wrong, it went wrong because another holder moves things now
+            raise StaleWriter(f"epoch {tenure.epoch} is stale, the document is at {stored.epoch}; stop here") from error
+        if not isinstance(error, StaleWriter):
             raise
         raise ConfigError(
             f"the endpoint has seen a newer epoch than the release store, which is at {stored.epoch}: the store was "
