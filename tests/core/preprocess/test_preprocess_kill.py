@@ -1,0 +1,68 @@
+"""A stage process killed without warning, then run again, ends where an undisturbed one ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PRODUCTS = Path(__file__).parents[2] / "products"
+
+
+def stage(name: str, home: Path, inputs: dict[str, Any], *, fault: str = "") -> tuple[int, dict[str, Any]]:
+    """Exit code and outputs of `python -m clearway <stage>` in a process of its own."""
+    variables = {
+        **os.environ,
+        "CLEARWAY__HOME": str(home),
+        "CLEARWAY__PRODUCTS": str(PRODUCTS),
+        "CLEARWAY_FAULT": fault,
+    }
+    command = [sys.executable, "-m", "clearway", name, "--json", "--inputs", json.dumps(inputs)]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120, check=False)
+    return done.returncode, json.loads(done.stdout) if done.returncode == 0 else {}
+
+
+def both_stages(home: Path, *, fault: str) -> str:
+    """Digest of the dataset; a stage that dies is started again, as a scheduler would."""
+    inputs: dict[str, Any] = {"product": "seattle_rain", "release_id": "r"}
+    died = 0
+    for name in ("ingest", "preprocess"):
+        extra = {"start": "2012-01-01", "end": "2012-04-01"} if name == "ingest" else {"start": "2012-01-01"}
+        code, outputs = stage(name, home, {**inputs, **extra}, fault=fault)
+        if code == -signal.SIGKILL:
+            died += 1
+            code, outputs = stage(name, home, {**inputs, **extra})
+        assert code == 0
+        if name == "ingest":
+            inputs["raw"] = outputs["raw"]
+    assert died == bool(fault)
+    digest: str = outputs["dataset"]["digest"]
+    return digest
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    home = tmp_path_factory.mktemp("undisturbed")
+    # A dataset names content, never places: every home gives the same digest.
+    return both_stages(home, fault="")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "ingest.before_seal=kill@2",
+        "ingest.after_ledger=kill@2",
+        "preprocess.after_job=kill",
+        "preprocess.after_seal=kill@2",
+    ],
+)
+def test_killed_and_run_again_gives_the_undisturbed_digest(undisturbed: str, tmp_path: Path, point: str) -> None:
+    assert (
+        both_stages(tmp_path / "home", fault=f"{point}=kill@2" if "job" not in point else f"{point}=kill")
+        == undisturbed
+    )
