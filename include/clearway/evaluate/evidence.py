@@ -117,6 +117,7 @@ def gather(
             candidate,
             holdout.slices,
             other=holdout.scores[CHAMPION] if has_champion else None,
+            yardstick=holdout.scores.get(TREES),
             min_slice=min_slice,
         ),
     )

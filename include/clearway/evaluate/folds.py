@@ -148,7 +148,7 @@ def judge_fold(
         logloss_line=float(losses["line"].mean()),
         logloss_se=logloss.standard_error,
         auc_se=auc.standard_error,
-        slices=slice_figures(labels, trees, slices, other=line, min_slice=min_slice),
+        slices=slice_figures(labels, trees, slices, other=line, yardstick=line, min_slice=min_slice),
     )
 
 

@@ -143,7 +143,7 @@ def slices_hold(case: Case) -> Iterator[Check]:
             f"slice_calibration[{s.name}]",
             s.calibration_excess,
             case.margins.slice_calibration,
-            reason="|slice gap - overall gap| of mean score and mean label",
+            reason="|slice gap - overall gap| of mean score and mean label, beyond what the trees show there",
         )
         if CHAMPION in case.evidence.comparisons:
             reason = "log-loss lost to the champion, beyond the loss on all rows"

@@ -44,7 +44,7 @@ class Margins:
         logloss, auc: how much worse than a reference is still as good (nats per row; AUC).
         line_slack: how far below the straight line's AUC is still noise.
         slice_auc: how far a slice's AUC may fall below the AUC of all rows.
-        slice_calibration: how far a slice's calibration gap may differ from that of all rows.
+        slice_calibration: how far a slice's calibration gap may differ from that of all rows, beyond a yardstick's.
         slice_logloss: how much more than all rows a slice may lose to the champion, nats.
     """
 
@@ -93,7 +93,8 @@ FORMULAS = {
     "auc": f"min({TOLERATED_AUC} x lift + z x median fold SE, {LARGEST_SHARE} x lift); lift = mean fold AUC - 0.5",
     "line_slack": "z x median fold SE of the AUC difference trees - line",
     "slice_auc": f"max({LEAST_SLICE['auc']}, {SLICE_RMS} x RMS over fold slices of (slice AUC - AUC))",
-    "slice_calibration": f"max({LEAST_SLICE['calibration']}, {SLICE_RMS} x RMS over fold slices of gap - overall gap)",
+    "slice_calibration": f"max({LEAST_SLICE['calibration']}, {SLICE_RMS} x RMS over fold slices of |gap - overall gap|"
+    " of the trees beyond the line's)",
     "slice_logloss": f"max({LEAST_SLICE['logloss']}, {SLICE_RMS} x RMS over fold slices of excess loss trees - line)",
 }
 

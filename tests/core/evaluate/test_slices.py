@@ -47,6 +47,27 @@ def test_excesses_are_measured_against_all_rows() -> None:
         )
 
 
+def test_what_the_yardstick_shares_is_not_held_against_the_model() -> None:
+    """A group that itself changed throws every model off alike; only the model's own part counts."""
+    labels, scores, groups = _data()
+    is_b = groups == "b"
+    labels = labels.copy()
+    labels[is_b] = np.maximum(labels[is_b], (np.arange(is_b.sum()) % 4 == 0).astype(float))  # b is late more often now
+    worse = scores.copy()
+    worse[is_b] -= 0.04
+
+    def excess(model: np.ndarray, yardstick: np.ndarray | None) -> float:
+        found = slice_figures(labels, model, {"g": groups}, other=None, yardstick=yardstick, min_slice=(100, 20))
+        return next(s.calibration_excess for s in found if s.name == "g=b")
+
+    alone = excess(scores, None)
+    assert alone > 0.05
+    assert excess(scores, scores) == pytest.approx(0.0, abs=1e-12)
+    assert excess(worse, scores) == pytest.approx(0.04 * 0.7, abs=1e-9)  # 0.04 less what it moves the mean of all rows
+    opposite = scores + 2 * np.where(is_b, alone / 0.7, 0.0)
+    assert excess(opposite, scores) == pytest.approx(excess(opposite, None))
+
+
 def test_a_group_of_one_class_has_no_auc_and_no_vote() -> None:
     labels, scores, groups = _data()
     labels[groups == "b"] = 0.0
