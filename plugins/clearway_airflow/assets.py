@@ -2,7 +2,7 @@
 
 An asset is named `flights_batches` and lies at `x-clearway://flights/batches`. Airflow takes an `x-` URI as it is; for
 any other scheme it loads the URI handlers of all installed providers: 150 ms and boto3 in every task process (measured;
-docs/decisions/asset-uris.md).
+docs/decisions/0007-dags-are-drawn-from-cards.md).
 """
 
 from typing import Any
