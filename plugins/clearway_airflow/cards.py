@@ -7,9 +7,8 @@ read is an import error of the DAG file, with file and key.
 
 import os
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -79,9 +78,6 @@ def _read(path: Path) -> Card:
         raise ValueError(f"{path} lacks or misspells {error}; run: python -m clearway product check") from error
 
 
-def _instant(value: Any) -> datetime:
-    if isinstance(value, str):
-        value = datetime.fromisoformat(value)
-    if isinstance(value, date) and not isinstance(value, datetime):
-        value = datetime.combine(value, time())
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+def _instant(value: str | date | datetime) -> datetime:
+    instant = datetime.fromisoformat(str(value))
+    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)

@@ -11,10 +11,10 @@ from airflow.sdk import (
     AssetOrTimeSchedule,
     CronDataIntervalTimetable,
     Param,
-    ParamsDict,
     chain,
     get_parsing_context,
 )
+from airflow.sdk.definitions.param import ParamsDict
 
 from clearway_airflow import assets
 from clearway_airflow.cards import Card, products_folder, read_cards

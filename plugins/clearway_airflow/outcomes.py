@@ -16,11 +16,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from clearway.contracts.errors import ClearwayError
 from clearway.contracts.verdict import Verdict
 from clearway.release import stops
+from clearway_airflow.handoff import push_outputs
 
 
 def advances(stage: str, outputs: Any) -> bool:
@@ -33,6 +35,18 @@ def advances(stage: str, outputs: Any) -> bool:
     if stage == "monitor":
         return bool(outputs.retrain)
     return not stops(stage, outputs.verdict)
+
+
+def conclude(operator: Any, context: Context, outputs: Any) -> dict[str, Any]:
+    """Hand a stage's Outputs on, then let downstream tasks run or skip them. Returns what was handed on."""
+    stage, log = operator.stage, operator.log
+    log.info("%s: %s: %s", stage, outputs.verdict.value, outputs.reason)
+    does_advance = advances(stage, outputs)
+    value = push_outputs(context, outputs)
+    if not does_advance:
+        log.info("%s ends this run here; downstream tasks are skipped", stage)
+        operator.skip(context["ti"], context["task"].get_flat_relatives(upstream=False))
+    return value
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from airflow.sdk import Context
 
@@ -32,12 +32,12 @@ def for_batch(context: Context, product: LoadedProduct) -> Request:
     if events:
         start = min(spec.batch.start_of(extra["batch_id"]) for extra in events)
     elif _is_clocked(context):
-        start = context["data_interval_start"]
+        start = _interval(context, "data_interval_start")
     elif asked:
         start = spec.batch.start_of(asked)
     else:
         raise ConfigError("this run names no batch; set the parameter batch_id (YYYY-MM-DD)")
-    return batch_request(spec, run_name(context), start=parse_instant(start.isoformat()))
+    return batch_request(spec, run_name(context), start=start)
 
 
 def leftover_batches(context: Context, request: Request) -> list[Mapping[str, Any]]:
@@ -54,13 +54,13 @@ def for_release(context: Context, product: LoadedProduct, env: Environment) -> R
     if text:
         as_of = _instant(text)
     elif _is_clocked(context):
-        as_of = context["data_interval_end"]
+        as_of = _interval(context, "data_interval_end")
     else:
         as_of = newest_landed_end(product.spec, env)
     return release_request(
         product.spec,
         run_name(context),
-        as_of=parse_instant(as_of.isoformat()),
+        as_of=as_of,
         approval=_param(context, "approval") or "default",
         reason=str(newest.get("reason") or _param(context, "reason")),
         evidence=tuple(dict.fromkeys(e["evidence_digest"] for e in events if e.get("evidence_digest"))),
@@ -81,6 +81,11 @@ def event_extras(context: Context) -> Sequence[Mapping[str, Any]]:
     events = [event for group in (context.get("triggering_asset_events") or {}).values() for event in group]
     extras = (event.extra or {} for event in sorted(events, key=lambda event: event.timestamp))
     return [extra["payload"] if extra.get("from_trigger") else extra for extra in extras]
+
+
+def _interval(context: Context, key: Literal["data_interval_start", "data_interval_end"]) -> datetime:
+    # Airflow's instants are of a class of its own; the core's are plain ones.
+    return parse_instant(str(context[key].isoformat()))  # type: ignore[union-attr]
 
 
 def _is_clocked(context: Context) -> bool:

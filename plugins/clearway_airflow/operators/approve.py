@@ -11,7 +11,7 @@ from typing import Any
 from airflow.sdk import BaseOperator, Context, SkipMixin
 from airflow.sdk.exceptions import AirflowException, TaskAwaitingInput
 
-from clearway_airflow.operators.stage import RETRIES, RETRY_DELAY, StageOperator
+from clearway_airflow.operators.stage import RETRIES, RETRY_DELAY
 
 # ruff: noqa: PLC0415 - see stage.py
 
@@ -98,12 +98,11 @@ class ApproveOperator(BaseOperator, SkipMixin):
 
     def _record(self, context: Context, answer: Any) -> Any:
         from clearway.release import approve_inputs, run_in_place
+        from clearway_airflow.outcomes import conclude
 
         env, product, request, evaluated = self._case(context)
         inputs = approve_inputs(request, evaluated, answer)
-        return self.conclude(context, run_in_place(self.stage, inputs, product=product, env=env))
-
-    conclude = StageOperator.conclude
+        return conclude(self, context, run_in_place(self.stage, inputs, product=product, env=env))
 
     def _case(self, context: Context) -> tuple[Any, Any, Any, Any]:
         from clearway.infra.environment import Environment

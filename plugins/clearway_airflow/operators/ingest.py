@@ -27,7 +27,7 @@ class IngestOperator(StageOperator):
         from clearway.product_yaml import find_product
         from clearway.release import claim_evidence
         from clearway_airflow import handoff, requests
-        from clearway_airflow.outcomes import translated
+        from clearway_airflow.outcomes import conclude, translated
 
         with translated(self.stage):
             env = Environment.load()
@@ -44,7 +44,7 @@ class IngestOperator(StageOperator):
                 nothing = Outputs(
                     verdict=Verdict.FAIL, reason=reason, raw=None, end=request.end, num_batches=0, num_new=0
                 )
-                return self.conclude(context, nothing)
+                return conclude(self, context, nothing)
             if self.chain == "batch":
                 self._announce_again(context, requests.leftover_batches(context, request))
         return super().execute(context)

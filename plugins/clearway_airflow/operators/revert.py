@@ -20,7 +20,7 @@ class RevertOperator(StageOperator):
         from clearway.infra.environment import Environment
         from clearway.product_yaml import find_product
         from clearway.release import run_in_place
-        from clearway_airflow.outcomes import translated
+        from clearway_airflow.outcomes import conclude, translated
         from clearway_airflow.requests import run_name
 
         with translated(self.stage):
@@ -28,4 +28,4 @@ class RevertOperator(StageOperator):
             reason = str(context["params"]["reason"])
             inputs = RollbackInputs(product=self.product, release_id=run_name(context), reason=reason)
             product = find_product(env.products, self.product)
-            return self.conclude(context, run_in_place(self.stage, inputs, product=product, env=env))
+            return conclude(self, context, run_in_place(self.stage, inputs, product=product, env=env))

@@ -42,27 +42,14 @@ class StageOperator(ResumableJobMixin, BaseOperator, SkipMixin):
     def execute(self, context: Context) -> dict[str, Any] | None:
         """Run the stage; the Outputs are the task's return value."""
         from clearway.release import parse_outputs
-        from clearway_airflow.outcomes import translated
+        from clearway_airflow.outcomes import conclude, translated
 
         with translated(self.stage):
             self._prepare(context)
             outputs = parse_outputs(self.stage, self.execute_resumable(context))
             store = context["task_state_store"]
             store.set("clearway_epoch", self._epoch(context) + 1)
-            return self.conclude(context, outputs)
-
-    def conclude(self, context: Context, outputs: Any) -> dict[str, Any]:
-        """Hand the Outputs on, then let downstream tasks run or skip them."""
-        from clearway_airflow.handoff import push_outputs
-        from clearway_airflow.outcomes import advances
-
-        self.log.info("%s: %s: %s", self.stage, outputs.verdict.value, outputs.reason)
-        does_advance = advances(self.stage, outputs)
-        value = push_outputs(context, outputs)
-        if not does_advance:
-            self.log.info("%s ends this run here; downstream tasks are skipped", self.stage)
-            self.skip(context["ti"], context["task"].get_flat_relatives(upstream=False))
-        return value
+            return conclude(self, context, outputs)
 
     def make_inputs(self, context: Context) -> Any:
         """The stage's Inputs, from the request and earlier Outputs."""
@@ -94,8 +81,8 @@ class StageOperator(ResumableJobMixin, BaseOperator, SkipMixin):
         """Whether the result is there."""
         return status == "succeeded"
 
-    def poll_until_complete(self, external_id: Any, context: Context) -> str:
-        """Copy the job's log into the task's until the job ends."""
+    def poll_until_complete(self, external_id: Any, context: Context) -> Any:
+        """Copy the job's log into the task's until the job ends; returns JSON text of the Outputs."""
         from clearway.infra.clock import SystemClock
         from clearway.infra.jobs.wait import wait_for
 
@@ -112,7 +99,7 @@ class StageOperator(ResumableJobMixin, BaseOperator, SkipMixin):
 
     def get_job_result(self, external_id: Any, context: Context) -> str:  # noqa: ARG002
         """JSON text of the Outputs."""
-        return self._runner().result(external_id["id"])
+        return str(self._runner().result(external_id["id"]))
 
     def on_kill(self) -> None:
         """Called from a signal handler, for a person's stop and for a shutdown alike: only take note."""
@@ -137,7 +124,7 @@ class StageOperator(ResumableJobMixin, BaseOperator, SkipMixin):
         self._spec = job_spec(self.stage, self.make_inputs(context), epoch=self._epoch(context))
 
     def _epoch(self, context: Context) -> int:
-        return int(context["task_state_store"].get("clearway_epoch", 0))
+        return int(str(context["task_state_store"].get("clearway_epoch", 0)))
 
     def _runner(self) -> Any:
         from clearway.infra.jobs import open_jobs

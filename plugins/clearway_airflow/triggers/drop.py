@@ -24,7 +24,7 @@ class DropTrigger(BaseEventTrigger):
     """
 
     def __init__(self, *, product: str, poll_s: float = POLL_S) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.product = product
         self.poll_s = poll_s
 
@@ -36,7 +36,7 @@ class DropTrigger(BaseEventTrigger):
         """One event per request file, for ever."""
         while True:
             for request in await asyncio.to_thread(new_requests, self.product):
-                yield TriggerEvent(request)
+                yield TriggerEvent(request)  # type: ignore[no-untyped-call]
                 await asyncio.to_thread(mark_taken, self.product, request)
             await asyncio.sleep(self.poll_s)
 
