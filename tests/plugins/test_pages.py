@@ -1,0 +1,46 @@
+"""Pages say what is stored, and nothing in it can act on its own."""
+
+from clearway.contracts.release_document import HistoryEntry, Outcome, ReleaseDocument, Version
+from clearway_airflow.ui.pages import Standing, run_page, standings_page
+
+EVIL = '<script>alert("x")</script>'
+CHAMPION = Version(uri="file:///m", digest="a" * 64, release_id="r-2")
+ENTRY = HistoryEntry(
+    release_id="r-2", outcome=Outcome.PROMOTED, before="b" * 64, after="a" * 64, at_s=1_700_000_000, reason=EVIL
+)
+
+
+def standing(**changes: object) -> Standing:
+    document = ReleaseDocument(product="flights", champion=CHAMPION, epoch=3, history=(ENTRY,))
+    return Standing(**{"title": EVIL, "document": document, "weights_pct": {"a" * 64: 100.0}} | changes)  # type: ignore[arg-type]
+
+
+def test_the_standing_names_champion_share_and_history() -> None:
+    html = standings_page([standing()])
+    assert "a" * 64 in html
+    assert "100 %" in html
+    assert "2023-11-14 22:13:20" in html
+    assert "promoted" in html
+
+
+def test_a_silent_endpoint_is_said_to_be_silent() -> None:
+    assert "the endpoint does not answer" in standings_page([standing(weights_pct=None)])
+    assert "nothing serves" in standings_page([standing(weights_pct={})])
+
+
+def test_a_run_shows_verdicts_and_links_reports_below_itself() -> None:
+    outputs = {"verdict": "fail", "reason": "too bad", "report_uri": "file:///home/me/secret/report.html"}
+    html = run_page("flights_release: r", [("evaluate", outputs)], base="/clearway/runs/d/r")
+    assert '<span class="fail">fail</span>' in html
+    assert 'href="/clearway/runs/d/r/evaluate/report.html"' in html
+    assert "secret" not in html
+
+
+def test_a_run_without_results_says_so() -> None:
+    assert "No stage of this run has finished yet" in run_page("r", [], base="/x")
+
+
+def test_nothing_stored_reaches_the_page_as_markup() -> None:
+    outputs = {"verdict": EVIL, "reason": EVIL, "report_uri": f"file:///{EVIL}.html"}
+    html = standings_page([standing()]) + run_page(EVIL, [(EVIL, outputs)], base=EVIL)
+    assert "<script" not in html
