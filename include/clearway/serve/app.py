@@ -166,14 +166,14 @@ class ModelServer:
     def _log(self, request_id: str, request: Request, scores: list[float], digest: str, epoch: int) -> None:
         self.prediction_log.offer(
             Entry(
-                request_id=request_id,
-                keys=request.keys,
-                batch_id=request.batch_id,
-                event_times=request.event_times,
-                scores=scores,
-                digest=digest,
-                epoch=epoch,
-                at_s=self._clock.now_s(),
+                request_id,
+                request.keys,
+                request.batch_id,
+                request.event_times,
+                scores,
+                digest,
+                epoch,
+                self._clock.now_s(),
             )
         )
 

@@ -38,34 +38,39 @@ _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asc
 
 
 class _TimedProtocol(HttpToolsProtocol):
-    """Closes connections whose headers do not arrive: the base class waits for them for ever."""
+    """Closes connections whose headers do not arrive: the base class waits for them for ever.
 
+    One coarse timer per connection looks at a time stamp; a timer per request would cost more than the traffic split.
+    """
+
+    _waiting_since_s: float | None = None
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._start_timer()
+        self._waiting_since_s = self.loop.time()
+        self._timer = self.loop.call_later(HEADER_TIMEOUT_S / 4, self._close_if_waiting)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        if self._timer is None:
-            self._start_timer()
+        if self._waiting_since_s is None:
+            self._waiting_since_s = self.loop.time()
 
     def on_headers_complete(self) -> None:
-        self._stop_timer()
+        self._waiting_since_s = None
         super().on_headers_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_timer()
-        super().connection_lost(exc)
-
-    def _start_timer(self) -> None:
-        self._timer = self.loop.call_later(HEADER_TIMEOUT_S, self.transport.close)
-
-    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+        super().connection_lost(exc)
+
+    def _close_if_waiting(self) -> None:
+        since_s = self._waiting_since_s
+        if since_s is not None and self.loop.time() - since_s >= HEADER_TIMEOUT_S:
+            self.transport.close()
+        else:
+            self._timer = self.loop.call_later(HEADER_TIMEOUT_S / 4, self._close_if_waiting)
 
 
 class _Server(uvicorn.Server):

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("clearway.serve")
 
-CHUNK_ROWS = 500  # half of what one request may carry; about 120 kB of JSON for 25 columns
+CHUNK_ROWS = 500  # half the rows one request may carry
+# A float64 takes up to 25 bytes of JSON; this many values stay below 80 % of the server's body limit of 1 MiB.
+CHUNK_VALUES = 32_000
 # A server killed between answer and log loses what it had not written; those rows are sent again, this often at most.
 MAX_ROUNDS = 3
 
@@ -61,8 +63,9 @@ def score_batch(
         if not todo:
             return _outputs(keys, logged, num_sent)
         unsent = table.take(todo)
-        for start in range(0, len(unsent), CHUNK_ROWS):
-            chunk = _body(unsent.slice(start, CHUNK_ROWS), columns, batch_id)
+        num_rows = max(1, min(CHUNK_ROWS, CHUNK_VALUES // len(columns)))
+        for start in range(0, len(unsent), num_rows):
+            chunk = _body(unsent.slice(start, num_rows), columns, batch_id)
             endpoint.score_logged(chunk)
             num_sent += len(chunk.keys)
             fault("serve.after_chunk")
