@@ -4,9 +4,9 @@
     python tests/benchmarks/bench_preprocess.py slope [COPIES …]   1, 3 and 9 copies of the year unless given otherwise
 
 Every figure comes from a process of its own, from its start to its exit: CPU seconds of it and its children, and the
-largest memory it held (for the JVM engine: its Python side only). For `week` the features must have equal digests before
-a time counts. For `slope` the year is copied with new keys, airports, carriers and aircraft, so that groups stay as dense
-as they are; features are counted and summed, not stored. The result is one line of JSON per figure.
+largest memory it held (of the JVM engine its Python side only). For `week` the features must have equal digests before
+a time counts. For `slope` the year is copied with new keys, airports, carriers and aircraft, so groups stay as dense as
+they are; features are counted and summed, not stored. The result is one line of JSON per figure.
 """
 
 import json
