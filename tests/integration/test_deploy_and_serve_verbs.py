@@ -144,3 +144,26 @@ def test_a_batch_that_is_not_in_the_dataset_is_named(local, product):
     inputs = Inputs(product=PRODUCT, release_id="s1", dataset=dataset_of(local, 5), batch_id="2013-04-08")
     with pytest.raises(ConfigError, match=r"2013-04-08.*holds \['2013-04-01'\]"):
         serve(inputs, product=product, env=local)
+
+
+def test_rolling_back_by_hand_works_each_time_it_is_needed(local, monkeypatch):
+    import argparse
+
+    from clearway.deploy.controls import open_controls
+    from clearway.deploy.run import deploy as deploy_with
+    from clearway.launch.commands import rollback as command
+
+    monkeypatch.setenv("CLEARWAY__HOME", str(local.home))
+    monkeypatch.setenv("CLEARWAY__STORAGE__ROOT", local.store_root)
+    monkeypatch.setenv("CLEARWAY__ENDPOINT__URL", local.endpoint.url)
+    good, by_hand = make_package(local, 0.1), argparse.Namespace(product=PRODUCT, reason="a test")
+    with running_server(local):
+        controls = open_controls(local, product=PRODUCT)
+        for number in range(2):
+            for ref, name in ((good, f"good{number}"), (make_package(local, 1.0 + number), f"bad{number}")):
+                inputs = approved(local, ref, name)
+                assert deploy_with(inputs, controls=controls, project=lambda _: None).verdict is Verdict.PASS
+            assert command.run(by_hand)["verdict"] == Verdict.PASS
+            assert client_of(local).predict([ROW])[1] == good.digest
+            assert command.run(by_hand)["verdict"] == Verdict.FAIL
+            assert client_of(local).predict([ROW])[1] == good.digest

@@ -3,6 +3,7 @@
 import argparse
 from time import monotonic
 from typing import Any
+from uuid import uuid4
 
 from clearway.contracts.codec import to_jsonable
 from clearway.contracts.verdict import Verdict
@@ -28,7 +29,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     state = running_stack(env)
     env = connected(env, state) if state else env
     product = find_product(env.products, args.product)
-    inputs = RollbackInputs(product=product.name, release_id="rollback-by-hand", reason=args.reason)
+    # Every order by hand is a new one: an order that has ended is never carried out again.
+    order = f"rollback-by-hand-{uuid4().hex[:8]}"
+    inputs = RollbackInputs(product=product.name, release_id=order, reason=args.reason)
     begin_s = monotonic()
     outputs = rollback(inputs, product=product, env=env)
     return {"seconds": round(monotonic() - begin_s, 3), **to_jsonable(outputs)}
