@@ -43,7 +43,7 @@ class Margins:
         skill_floor: smallest share of the base rate's log-loss to save, 0 to 1.
         logloss, auc: how much worse than a reference is still as good (nats per row; AUC).
         line_slack: how far below the straight line's AUC is still noise.
-        slice_auc: how far a slice's AUC may fall below the AUC of all rows.
+        slice_auc: how far a slice's AUC may fall below the AUC of all rows, beyond what a yardstick falls behind.
         slice_calibration: how far a slice's calibration gap may differ from that of all rows, beyond a yardstick's.
         slice_logloss: how much more than all rows a slice may lose to the champion, nats.
     """
@@ -74,7 +74,7 @@ def derive(folds: Sequence[Fold], *, confidence: float) -> Margins:
         logloss=min(TOLERATED_LOGLOSS * gain + logloss_room, LARGEST_SHARE * gain),
         auc=min(TOLERATED_AUC * lift + auc_room, LARGEST_SHARE * lift),
         line_slack=auc_room,
-        slice_auc=_slice_bound("auc", [s.auc_gap for s in used_slices(folds)]),
+        slice_auc=_slice_bound("auc", [s.auc_lag for s in used_slices(folds)]),
         slice_calibration=_slice_bound("calibration", [s.calibration_excess for s in used_slices(folds)]),
         slice_logloss=_slice_bound("logloss", [s.logloss_excess for s in used_slices(folds)]),
     )
@@ -92,7 +92,8 @@ FORMULAS = {
     "logloss": f"min({TOLERATED_LOGLOSS} x mean fold gain + z x median fold SE, {LARGEST_SHARE} x mean fold gain)",
     "auc": f"min({TOLERATED_AUC} x lift + z x median fold SE, {LARGEST_SHARE} x lift); lift = mean fold AUC - 0.5",
     "line_slack": "z x median fold SE of the AUC difference trees - line",
-    "slice_auc": f"max({LEAST_SLICE['auc']}, {SLICE_RMS} x RMS over fold slices of (slice AUC - AUC))",
+    "slice_auc": f"max({LEAST_SLICE['auc']}, {SLICE_RMS} x RMS over fold slices of AUC below all rows"
+    " of the trees beyond the line's)",
     "slice_calibration": f"max({LEAST_SLICE['calibration']}, {SLICE_RMS} x RMS over fold slices of |gap - overall gap|"
     " of the trees beyond the line's)",
     "slice_logloss": f"max({LEAST_SLICE['logloss']}, {SLICE_RMS} x RMS over fold slices of excess loss trees - line)",

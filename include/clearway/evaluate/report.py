@@ -147,7 +147,8 @@ def _slices(content: Page) -> str:
     m = content.margins
     limits = (
         f"Limits: AUC at most {m.slice_auc:.3f} below all rows, calibration within {m.slice_calibration:.3f} of it, "
-        f"at most {m.slice_logloss:.4f} nats more lost to the champion. Small groups are reported, not gated."
+        f"both beyond what the trees show there; at most {m.slice_logloss:.4f} nats more lost to the champion. "
+        "Small groups are reported, not gated."
     )
     return f'<p class="soft">{limits}</p>' + table(head, rows, numeric=range(2, len(head)))
 

@@ -24,7 +24,8 @@ class SliceFigures:
 
     Args:
         name: `column=value`.
-        auc: None for one class only. `auc_gap`: AUC here - AUC on all rows.
+        auc: None for one class only. `auc_gap`: AUC here - AUC on all rows. `auc_lag`: how far below all rows, less
+            what the yardstick falls behind there: a group that is hard for every model is no fault of this one.
         calibration_gap: mean score - mean label. `calibration_excess`: |gap here - gap on all rows|, less what a
             yardstick trained on the same rows shows there in the same direction: when a group itself changes, every
             model of the past is off by as much (flights in May: LGA, MQ, US by 0.06 to 0.10, the yardstick too).
@@ -37,6 +38,7 @@ class SliceFigures:
     num_positives: int
     auc: float | None
     auc_gap: float | None
+    auc_lag: float | None
     calibration_gap: float
     calibration_excess: float
     logloss: float
@@ -63,8 +65,16 @@ def slice_figures(
     """
     loss = binary.row_log_loss(labels, scores)
     worse = None if other is None else loss - binary.row_log_loss(labels, other)
+    overall_yardstick = None if yardstick is None else binary.auc(labels, yardstick)
     overall_auc, overall_gap = binary.auc(labels, scores), float(scores.mean() - labels.mean())
     shared = None if yardstick is None else yardstick - labels - float(yardstick.mean() - labels.mean())
+
+    def behind(is_in: npt.NDArray[np.bool_]) -> float:
+        """What the yardstick's AUC falls behind on a group, as a number at or below zero."""
+        if yardstick is None or overall_yardstick is None:
+            return 0.0
+        return min(0.0, binary.auc(labels[is_in], yardstick[is_in]) - overall_yardstick)
+
     found = []
     for column, values in slices.items():
         named = np.array([MISSING if v is None else str(v) for v in values], dtype=object)
@@ -81,6 +91,7 @@ def slice_figures(
                     num_positives=num_positives,
                     auc=auc,
                     auc_gap=None if auc is None else auc - overall_auc,
+                    auc_lag=None if auc is None else _own_part(min(0.0, auc - overall_auc), behind(is_in)),
                     calibration_gap=gap,
                     calibration_excess=_own_part(gap - overall_gap, 0.0 if shared is None else shared[is_in].mean()),
                     logloss=float(loss[is_in].mean()),

@@ -36,6 +36,7 @@ SLICE = SliceFigures(
     num_positives=200,
     auc=0.75,
     auc_gap=-0.01,
+    auc_lag=0.005,
     calibration_gap=0.01,
     calibration_excess=0.01,
     logloss=0.45,
@@ -162,7 +163,7 @@ def test_each_gate_on_its_own(changes: dict[str, Any], expected: dict[str, str])
 @pytest.mark.parametrize(
     ("change", "name"),
     [
-        ({"auc_gap": -0.10}, "slice_auc[origin=JFK]"),
+        ({"auc_lag": 0.10}, "slice_auc[origin=JFK]"),
         ({"calibration_excess": 0.11}, "slice_calibration[origin=JFK]"),
         ({"logloss_excess": 0.031}, "slice_logloss[origin=JFK]"),
     ],

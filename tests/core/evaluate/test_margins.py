@@ -14,7 +14,8 @@ SLICE = SliceFigures(
     num_rows=900,
     num_positives=200,
     auc=0.7,
-    auc_gap=-0.04,
+    auc_gap=-0.06,
+    auc_lag=0.04,
     calibration_gap=0.02,
     calibration_excess=0.05,
     logloss=0.5,
@@ -69,7 +70,7 @@ def test_without_large_slices_the_measured_defaults_hold() -> None:
 
 
 def test_quiet_slices_do_not_make_hair_triggers() -> None:
-    quiet = dataclasses.replace(SLICE, auc_gap=0.0, calibration_excess=0.0, logloss_excess=0.0)
+    quiet = dataclasses.replace(SLICE, auc_lag=0.0, calibration_excess=0.0, logloss_excess=0.0)
     m = derive([dataclasses.replace(FOLD, slices=(quiet,))], confidence=0.95)
     assert (m.slice_auc, m.slice_calibration, m.slice_logloss) == tuple(LEAST_SLICE.values())
 

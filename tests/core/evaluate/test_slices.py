@@ -68,6 +68,22 @@ def test_what_the_yardstick_shares_is_not_held_against_the_model() -> None:
     assert excess(opposite, scores) == pytest.approx(excess(opposite, None))
 
 
+def test_a_group_that_is_hard_to_rank_for_the_yardstick_too_is_excused() -> None:
+    labels, scores, groups = _data()
+    is_b = groups == "b"
+    mixed = scores.copy()
+    mixed[is_b] = np.random.default_rng(5).permutation(scores[is_b])
+
+    def lag(model: np.ndarray, yardstick: np.ndarray | None) -> float:
+        found = slice_figures(labels, model, {"g": groups}, other=None, yardstick=yardstick, min_slice=(100, 20))
+        return next(s.auc_lag for s in found if s.name == "g=b")
+
+    assert lag(mixed, None) > 0.1
+    assert lag(mixed, scores) == pytest.approx(lag(mixed, None), abs=0.05), "the yardstick ranks it well: no excuse"
+    assert lag(mixed, mixed) == 0.0
+    assert lag(scores, mixed) == 0.0
+
+
 def test_a_group_of_one_class_has_no_auc_and_no_vote() -> None:
     labels, scores, groups = _data()
     labels[groups == "b"] = 0.0
