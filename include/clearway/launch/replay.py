@@ -110,6 +110,8 @@ class Loop:
 
     def _play(self, dag_id: str, run_id: str, *, conf: dict[str, str], note: str, timeout_s: float) -> Run:
         run = self._api.trigger(dag_id, run_id, conf=conf, note=note)
+        if run.state == "success":
+            return run
         if run.state == "failed":
             logger.info("run %s of %s failed before; its failed tasks run again", run_id, dag_id)
             self._api.clear_failed(dag_id, run_id)
@@ -137,7 +139,8 @@ class Loop:
             if monotonic() > deadline:
                 raise Unavailable(f"no run of {dag_id!r} followed {run.run_id!r} in {CREATED_TIMEOUT_S:.0f} s")
             sleep(0.3)
-        return [self._ended(self._api.run(dag_id, r), timeout_s=RELEASE_TIMEOUT_S) for r in sorted(created)]
+        followers = [self._api.run(dag_id, r) for r in sorted(created)]
+        return [f if f.state == "success" else self._ended(f, timeout_s=RELEASE_TIMEOUT_S) for f in followers]
 
     def _causes(self, dag_id: str) -> set[str]:
         asset = {"monitor": "batches", "release": "retrain"}[dag_id.removeprefix(f"{self._product}_")]

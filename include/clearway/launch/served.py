@@ -152,4 +152,4 @@ def _reference(
 def _booster(text: str) -> Any:
     import lightgbm
 
-    return lightgbm.Booster(model_str=text, params={"verbosity": -1})
+    return lightgbm.Booster(model_str=text)

@@ -8,8 +8,8 @@ from clearway.launch.state import StackState
 MIB = 1024 * 1024
 
 
-def summarise_stack(state: StackState, *, is_new: bool) -> dict[str, Any]:
-    """Addresses, health and memory (MiB, proportional set size)."""
+def summarise_stack(state: StackState, *, is_new: bool | None) -> dict[str, Any]:
+    """Addresses, health and memory (MiB, proportional set size); `is_new` None when nobody asked for a start."""
     return {
         "running": True,
         "started_now": is_new,
@@ -31,7 +31,9 @@ def render_stack(result: dict[str, Any]) -> str:
     """A few lines for people."""
     if not result.get("running"):
         return "No stack is running. Start one with `make run` (the whole loop) or `python -m clearway up`."
-    if result["started_now"]:
+    if result["started_now"] is None:
+        head = f"The stack is {result['phase']} (supervisor {result['supervisor_pid']})."
+    elif result["started_now"]:
         head = f"Healthy after {result['ready_after_s']:.1f} s."
     else:
         head = f"A stack is already running (supervisor {result['supervisor_pid']}, {result['phase']}); using it."

@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     quiet_clients()
     env = Environment.load()
     state = running_stack(env)
-    result: dict[str, Any] = {"running": False} if state is None else summarise_stack(state, is_new=False)
+    result: dict[str, Any] = {"running": False} if state is None else summarise_stack(state, is_new=None)
     if not (env.home / "run").exists():
         return result
     env = connected(env, state) if state else env
