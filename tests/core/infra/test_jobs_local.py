@@ -5,8 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -15,30 +14,11 @@ import pytest
 from clearway.contracts.errors import ConfigError, DataError, JobFailed
 from clearway.infra.clock import SystemClock
 from clearway.infra.environment import Environment
-from clearway.infra.jobs import JobSpec, JobState
+from clearway.infra.jobs import JobState
 from clearway.infra.jobs.local import LocalJobs
 from clearway.infra.jobs.processes import end_processes, environment_variables, processes_of
 from clearway.infra.jobs.wait import wait_for
-
-# A stage in ten lines: it obeys its inputs, counts its starts, and writes its result as the real one does.
-STAGE = """
-import json, os, pathlib, subprocess, sys, time
-_, stage, _, inputs_file, _, outputs_file = sys.argv
-asked = json.loads(pathlib.Path(inputs_file).read_text())
-with open(asked["starts"], "a") as starts:
-    starts.write(f"{os.getpid()}\\n")
-print(f"{stage} begins", flush=True)
-if asked.get("worker"):
-    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
-while not pathlib.Path(asked["go"]).exists():
-    time.sleep(0.01)
-if asked.get("refuse"):
-    error = {"error": "DataError", "text": "bad rows"}
-    pathlib.Path(outputs_file).with_name("error.json").write_text(json.dumps(error))
-    sys.exit(2)
-pathlib.Path(outputs_file).write_text(json.dumps({"threads": os.environ["OMP_NUM_THREADS"],
-    "airflow": [k for k in os.environ if k.startswith("AIRFLOW")]}))
-"""
+from jobs_kit import STAGE, finish, spec_of, starts, wait_until
 
 
 @pytest.fixture
@@ -57,92 +37,44 @@ def go(tmp_path: Path) -> Path:
     return tmp_path / "go"
 
 
-def spec_of(tmp_path: Path, *, key: str = "train-1", **asked: bool) -> JobSpec:
-    inputs = {"starts": str(tmp_path / "starts"), "go": str(tmp_path / "go"), **asked}
-    return JobSpec(stage="train", inputs_json=json.dumps(inputs), key=key)
-
-
-def num_starts(tmp_path: Path) -> int:
-    starts = tmp_path / "starts"
-    return len(starts.read_text().splitlines()) if starts.exists() else 0
-
-
-def wait_until(condition: Callable[[], bool], *, seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
-
-
-def finish(jobs: LocalJobs, job_id: str, lines: list[str]) -> str:
-    return wait_for(jobs, job_id, clock=SystemClock(), poll_s=0.01, max_seconds=20, on_log=lines.append)
-
-
-def test_a_job_gives_its_outputs_and_its_log(jobs: LocalJobs, go: Path, tmp_path: Path) -> None:
-    go.touch()
-    lines: list[str] = []
-    outputs = json.loads(finish(jobs, jobs.submit(spec_of(tmp_path)), lines))
-    assert outputs["threads"] == "2"
-    assert lines == ["train begins"]
-
-
 def test_a_job_does_not_see_the_orchestrators_variables(
     jobs: LocalJobs, go: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go.touch()
     monkeypatch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "hush")
-    assert json.loads(finish(jobs, jobs.submit(spec_of(tmp_path)), []))["airflow"] == []
-
-
-def test_the_same_key_is_the_same_job_while_it_runs_and_after(jobs: LocalJobs, go: Path, tmp_path: Path) -> None:
-    first = jobs.submit(spec_of(tmp_path))
-    assert jobs.submit(spec_of(tmp_path)) == first
-    assert jobs.running() == [first]
-    go.touch()
-    finish(jobs, first, [])
-    assert jobs.submit(spec_of(tmp_path)) == first
-    assert num_starts(tmp_path) == 1
-    assert jobs.running() == []
+    assert json.loads(finish(jobs, jobs.submit(spec_of(tmp_path))))["airflow"] == []
 
 
 def test_a_killed_job_has_failed_and_the_next_submit_starts_again(jobs: LocalJobs, go: Path, tmp_path: Path) -> None:
     first = jobs.submit(spec_of(tmp_path))
-    wait_until(lambda: num_starts(tmp_path) == 1)
-    os.kill(int((tmp_path / "starts").read_text()), signal.SIGKILL)
+    wait_until(lambda: len(starts(tmp_path)) == 1)
+    os.kill(starts(tmp_path)[0], signal.SIGKILL)
     wait_until(lambda: jobs.state(first) is JobState.FAILED)
     with pytest.raises(JobFailed, match=r"without a result(.|\n)*train begins"):
         jobs.result(first)
     second = jobs.submit(spec_of(tmp_path))
     go.touch()
-    finish(jobs, second, [])
+    finish(jobs, second)
     assert second != first
 
 
 def test_a_retry_ends_workers_that_a_killed_attempt_left_behind(jobs: LocalJobs, go: Path, tmp_path: Path) -> None:
     first = jobs.submit(spec_of(tmp_path, worker=True))
     wait_until(lambda: len(processes_of(first)) == 2)
-    os.kill(int((tmp_path / "starts").read_text()), signal.SIGKILL)
+    os.kill(starts(tmp_path)[0], signal.SIGKILL)
     wait_until(lambda: jobs.state(first) is JobState.FAILED)
     assert len(processes_of(first)) == 1
     go.touch()
     second = jobs.submit(spec_of(tmp_path))
     assert processes_of(first) == []
-    finish(jobs, second, [])
-
-
-def test_cancel_ends_every_process_of_the_job(jobs: LocalJobs, tmp_path: Path) -> None:
-    job_id = jobs.submit(spec_of(tmp_path, worker=True))
-    wait_until(lambda: len(processes_of(job_id)) == 2)
-    jobs.cancel(job_id)
-    assert processes_of(job_id) == []
-    assert jobs.state(job_id) is JobState.FAILED
+    finish(jobs, second)
 
 
 def test_a_refusal_comes_back_as_the_class_the_stage_raised(jobs: LocalJobs, go: Path, tmp_path: Path) -> None:
     go.touch()
     job_id = jobs.submit(spec_of(tmp_path, refuse=True))
     with pytest.raises(DataError, match="bad rows"):
-        finish(jobs, job_id, [])
+        finish(jobs, job_id)
 
 
 def test_a_job_that_runs_too_long_is_stopped(jobs: LocalJobs, tmp_path: Path) -> None:
@@ -173,14 +105,14 @@ def test_a_job_outlives_its_submitter_and_another_process_finds_it(
     job_id = jobs.submit(spec)
     assert jobs.state(job_id) is JobState.RUNNING
     go.touch()
-    finish(jobs, job_id, [])
-    assert num_starts(tmp_path) == 1
+    finish(jobs, job_id)
+    assert len(starts(tmp_path)) == 1
 
 
 def test_a_reused_pid_is_not_taken_for_the_job(jobs: LocalJobs, go: Path, tmp_path: Path) -> None:
     first = jobs.submit(spec_of(tmp_path))
-    wait_until(lambda: num_starts(tmp_path) == 1)
-    os.kill(int((tmp_path / "starts").read_text()), signal.SIGKILL)
+    wait_until(lambda: len(starts(tmp_path)) == 1)
+    os.kill(starts(tmp_path)[0], signal.SIGKILL)
     wait_until(lambda: jobs.state(first) is JobState.FAILED)
     record = next((tmp_path / "home" / "jobs").glob("*/0001/job.json"))
     record.write_text(json.dumps({"pid": os.getpid(), "stage": "train", "attempt": 1}))
@@ -188,7 +120,7 @@ def test_a_reused_pid_is_not_taken_for_the_job(jobs: LocalJobs, go: Path, tmp_pa
     jobs.cancel(first)
     assert psutil.Process().is_running()
     go.touch()
-    finish(jobs, jobs.submit(spec_of(tmp_path)), [])
+    finish(jobs, jobs.submit(spec_of(tmp_path)))
 
 
 @pytest.mark.parametrize("key", ["../x", "", "A", "a/b", "a.b"])

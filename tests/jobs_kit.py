@@ -1,0 +1,56 @@
+"""A stage in ten lines, run as a real child process, and a person's patience."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from clearway.infra.clock import SystemClock
+from clearway.infra.jobs import JobRunner, JobSpec
+from clearway.infra.jobs.wait import wait_for
+
+# It obeys its inputs, counts its starts, and writes its result as the real stages do.
+STAGE = """
+import json, os, pathlib, subprocess, sys, time
+_, stage, _, inputs_file, _, outputs_file = sys.argv
+asked = json.loads(pathlib.Path(inputs_file).read_text())
+with open(asked["starts"], "a") as starts:
+    starts.write(f"{os.getpid()}\\n")
+print(f"{stage} begins", flush=True)
+if asked.get("worker"):
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+while not pathlib.Path(asked["go"]).exists():
+    time.sleep(0.01)
+if asked.get("refuse"):
+    error = {"error": "DataError", "text": "bad rows"}
+    pathlib.Path(outputs_file).with_name("error.json").write_text(json.dumps(error))
+    sys.exit(2)
+pathlib.Path(outputs_file).write_text(json.dumps({"threads": os.environ["OMP_NUM_THREADS"],
+    "airflow": [k for k in os.environ if k.startswith("AIRFLOW")]}))
+"""
+
+
+def spec_of(tmp_path: Path, *, key: str = "train-1", **asked: bool) -> JobSpec:
+    """A job that waits for the file `go`; `worker` starts a child, `refuse` ends it with an error."""
+    inputs = {"starts": str(tmp_path / "starts"), "go": str(tmp_path / "go"), **asked}
+    return JobSpec(stage="train", inputs_json=json.dumps(inputs), key=key)
+
+
+def starts(tmp_path: Path) -> list[int]:
+    """Pids of all starts so far."""
+    file = tmp_path / "starts"
+    return [int(line) for line in file.read_text().split()] if file.exists() else []
+
+
+def wait_until(condition: Callable[[], object], *, seconds: float = 20.0) -> None:
+    """Until something is true."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+def finish(jobs: JobRunner, job_id: str, lines: list[str] | None = None) -> str:
+    """The result of a job that may end now."""
+    log = lines.append if lines is not None else lambda _: None
+    return wait_for(jobs, job_id, clock=SystemClock(), poll_s=0.01, max_seconds=20, on_log=log)
