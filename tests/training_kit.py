@@ -51,7 +51,9 @@ json.dump(to_jsonable(run(from_jsonable(Inputs, message["inputs"]), product=prod
 """
 START = datetime(2013, 1, 7, tzinfo=UTC)
 NUMERIC, CATEGORICAL = ("a", "b", "c"), ("carrier", "origin")
-TINY = Model(num_bins=8, numeric_dim=3, embedding_dim=2, hidden=(16, 16), num_members=2, batch_size=128, num_epochs=3)
+TINY = Model(
+    num_bins=8, numeric_dim=3, embedding_dim=2, hidden=(16, 16), num_members=2, batch_size=128, num_epochs=3, lr=0.02
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

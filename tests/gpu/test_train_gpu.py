@@ -70,6 +70,7 @@ def test_workers_on_all_gpus(tmp_path):
         cardinalities=made.encoder.cardinalities,
         settings=SETTINGS.model_dump(mode="json"),
         num_threads=2,
+        is_bfloat16=True,
     )
     outcome = launch(job, num_processes=num_local_processes(), can_fork=False)
     assert outcome.world_size == torch.cuda.device_count()

@@ -24,6 +24,8 @@ from clearway.train.worker import JOB, OUTCOME, End, Job, Outcome, work
 
 LOG = logging.getLogger("clearway.train")
 MAX_RESTARTS = 2
+# One line of JSON per state change of the agent, of use to a fleet, not to a reader of this log.
+logging.getLogger("torchelastic-events-null").setLevel(logging.WARNING)
 # The agent looks this often whether its workers are done; it adds half of this to every training.
 MONITOR_INTERVAL_S = 0.05
 

@@ -30,7 +30,7 @@ from clearway.tabular.training_set import (
 )
 from clearway.train.contents import base_rate, package_contents
 from clearway.train.launch import has_gpu, launch, num_local_processes
-from clearway.train.provenance import code_digest, environment_facts, git_state, lock_digest
+from clearway.train.provenance import code_commit, code_digest, environment_facts, git_state, lock_digest
 from clearway.train.spec import Inputs, Trained
 from clearway.train.worker import ARRAYS, Job, Outcome
 
@@ -91,7 +91,9 @@ def _plan(inputs: Inputs, *, product: LoadedProduct, env: Environment, storage: 
     split = training_rows(storage, inputs.dataset, product=product, env=env)
     training_set = make_training_set(split.train, features=product.spec.features, model=settings)
     num_processes = num_local_processes()
-    identity = _identity(inputs, settings, training_set, num_threads=env.jobs.num_threads, num_processes=num_processes)
+    is_bfloat16 = has_fast_bfloat16(torch.device("cuda" if has_gpu() else "cpu"))
+    machine = {"num_threads": env.jobs.num_threads, "num_processes": num_processes, "is_bfloat16": is_bfloat16}
+    identity = _identity(inputs, settings, training_set, machine=machine)
     # A folder of its own per identity: other code or another kind of machine starts afresh instead of mixing states.
     own = folder / identity[:16]
     own.mkdir(parents=True, exist_ok=True)
@@ -102,6 +104,7 @@ def _plan(inputs: Inputs, *, product: LoadedProduct, env: Environment, storage: 
         cardinalities=training_set.encoder.cardinalities,
         settings=settings.model_dump(mode="json"),
         num_threads=env.jobs.num_threads,
+        is_bfloat16=is_bfloat16,
     )
     return Plan(
         document=open_dataset(storage, inputs.dataset),
@@ -113,18 +116,14 @@ def _plan(inputs: Inputs, *, product: LoadedProduct, env: Environment, storage: 
     )
 
 
-def _identity(
-    inputs: Inputs, settings: Model, training_set: TrainingSet, *, num_threads: int, num_processes: int
-) -> str:
+def _identity(inputs: Inputs, settings: Model, training_set: TrainingSet, *, machine: dict[str, int]) -> str:
     """Digest of everything that decides the bits of the result; how often to checkpoint does not."""
     deciding = {
         "dataset": inputs.dataset.digest,
         "settings": settings.model_dump(mode="json", exclude={"checkpoint_s"}),
         "encoder": sha256_of(training_set.encoder.to_json()),
         "num_rows": training_set.num_rows,
-        "num_threads": num_threads,
-        "num_processes": num_processes,
-        "is_bfloat16": has_fast_bfloat16(torch.device("cuda" if has_gpu() else "cpu")),
+        "machine": machine,
         "code": code_digest(),
         "environment": environment_facts(),
     }
@@ -146,9 +145,10 @@ def _facts(inputs: Inputs, plan: Plan, outcome: Outcome) -> dict[str, Any]:
         "num_steps": outcome.num_steps,
         "world_size": outcome.world_size,
         "num_threads": plan.job.num_threads,
+        "is_bfloat16": plan.job.is_bfloat16,
         "device": outcome.device,
         "job": plan.job.identity,
-        "git": git_state(project_root()),
+        "git": {"commit": code_commit(project_root()), "code_digest": code_digest()},
         "lock_digest": lock_digest(),
         "environment": environment_facts(),
     }
@@ -177,4 +177,4 @@ def _logged_params(facts: dict[str, Any]) -> dict[str, str]:
         inner = value if isinstance(value, dict) else {"": value}
         prefix = "" if name == "params" else name
         flat |= {".".join(part for part in (prefix, key) if part): str(v) for key, v in inner.items()}
-    return flat
+    return flat | {f"git.{name}": value for name, value in git_state(project_root()).items()}

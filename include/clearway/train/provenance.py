@@ -7,26 +7,34 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from clearway import tabular
+from clearway import packaging, tabular
 from clearway.infra.environment import project_root
 
 LIBRARIES = ("torch", "numpy", "pyarrow", "onnx", "onnxruntime", "safetensors")
 
 
 def code_digest() -> str:
-    """SHA-256 over the source of this stage and of the model: a checkpoint made by other code is not resumed."""
+    """SHA-256 over the source of stage, model and package: a checkpoint made by other code is not resumed."""
     digest = hashlib.sha256()
-    rooms = (Path(__file__).parent, Path(tabular.__path__[0]))
-    for path in sorted(file for room in rooms for file in room.glob("*.py")):
+    for path in sorted(file for room in _rooms() for file in room.glob("*.py")):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 
 
+def code_commit(root: Path) -> str:
+    """The last commit that touched code which decides the result; `unknown` outside a repository.
+
+    Not HEAD: a commit to a page of documentation must not give the same model another digest.
+    """
+    rooms = [str(path) for path in _rooms()]
+    return _git(root, "log", "-1", "--format=%H", "--", *rooms) or "unknown"
+
+
 def git_state(root: Path) -> dict[str, str]:
-    """Commit of the source tree and whether it had local changes; `unknown` outside a repository."""
-    commit = _git(root, "rev-parse", "HEAD")
+    """HEAD of the source tree and whether it had local changes; `unknown` outside a repository."""
+    head = _git(root, "rev-parse", "HEAD")
     dirty = _git(root, "status", "--porcelain", "--untracked-files=no")
-    return {"commit": commit or "unknown", "is_dirty": "unknown" if dirty is None else str(bool(dirty)).lower()}
+    return {"head": head or "unknown", "is_dirty": "unknown" if dirty is None else str(bool(dirty)).lower()}
 
 
 def environment_facts() -> dict[str, str]:
@@ -49,6 +57,10 @@ def machine() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def _rooms() -> tuple[Path, ...]:
+    return Path(__file__).parent, Path(tabular.__path__[0]), Path(packaging.__path__[0])
 
 
 def _git(root: Path, *arguments: str) -> str | None:

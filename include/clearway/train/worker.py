@@ -29,7 +29,7 @@ from clearway.contracts.codec import from_jsonable, to_jsonable
 from clearway.contracts.errors import DataError, Unavailable
 from clearway.contracts.manifest import canonical_json
 from clearway.product import Model
-from clearway.tabular.fit import Fitted, Keeping, Rows, World, fit, has_fast_bfloat16, make_deterministic
+from clearway.tabular.fit import Fitted, Keeping, Rows, World, fit, make_deterministic
 from clearway.tabular.model import ModelShape, shape_of
 
 LOG = logging.getLogger("clearway.train")
@@ -53,7 +53,8 @@ class End(StrEnum):
 class Job:
     """Everything a worker needs. `identity`: digest of all that decides the result.
 
-    `settings`: the product's model section with overrides applied.
+    `settings`: the product's model section with overrides applied. `is_bfloat16`: precision of matrix products; decided
+    once, so that all ranks agree and a run resumed elsewhere does not change it.
     """
 
     folder: str
@@ -62,6 +63,7 @@ class Job:
     cardinalities: tuple[int, ...]
     settings: dict[str, Any]
     num_threads: int
+    is_bfloat16: bool
 
     @property
     def model(self) -> Model:
@@ -93,7 +95,7 @@ def work(job_path: str) -> None:
     _die_with_parent()
     job = from_jsonable(Job, json.loads(Path(job_path).read_text(encoding="utf-8")))
     stop = _stop_flag()
-    with _world() as world, _locked(Path(job.folder), world):
+    with _world(is_bfloat16=job.is_bfloat16) as world, _locked(Path(job.folder), world):
         make_deterministic(job.num_threads)
         outcome = _train(job, world, stop)
     if world.rank == 0:
@@ -152,13 +154,13 @@ def _stop_flag() -> list[bool]:
 
 
 @contextmanager
-def _world() -> Iterator[World]:
+def _world(*, is_bfloat16: bool) -> Iterator[World]:
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     has_gpu = torch.cuda.is_available()
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if has_gpu else torch.device("cpu")
     if has_gpu:
         torch.cuda.set_device(device)
-    world = World(rank=rank, size=size, device=device, is_bfloat16=has_fast_bfloat16(device))
+    world = World(rank=rank, size=size, device=device, is_bfloat16=is_bfloat16)
     if size == 1:  # nobody to talk to; joining a group of one would only cost start-up time
         yield world
         return

@@ -51,7 +51,16 @@ def test_a_release_is_trained_packaged_and_recorded_once(world: World):
 def _check_record(world: World, run_id: str, digest: str) -> None:
     client = MlflowClient(world.env.tracking_uri)
     data = client.get_run(run_id).data
-    for name in ("num_members", "seed", "git.commit", "dataset.digest", "environment.torch", "device", "lock_digest"):
+    for name in (
+        "num_members",
+        "seed",
+        "git.commit",
+        "git.head",
+        "dataset.digest",
+        "environment.torch",
+        "device",
+        "lock_digest",
+    ):
         assert data.params[name]
     assert data.tags["clearway.digest"] == digest
     assert data.tags["clearway.release_id"] == "r1"
@@ -168,6 +177,7 @@ def test_two_processes_reach_the_loss_of_one(world: World, tmp_path):
             cardinalities=training_set.encoder.cardinalities,
             settings=settings.model_dump(mode="json"),
             num_threads=1,
+            is_bfloat16=False,
         )
         outcome = launch(job, num_processes=num_processes, can_fork=False)
         assert outcome.world_size == num_processes
