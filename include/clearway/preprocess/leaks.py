@@ -1,8 +1,8 @@
 """Does a feature know the future? Change everything that was not known yet, and see whether the feature moves.
 
 The question is put to the code, not to its author: at a few moments the raw data that came later are changed beyond
-recognition, and the features of the rows predicted just before must not differ by a single bit. It finds every leak that
-passes through a table; it cannot find one that is in the delivery itself, such as a column overwritten after the fact.
+recognition, and the features of the rows predicted just before must not differ by a single bit. It finds every leak
+that passes through a table; it cannot find one that is in the delivery itself, such as a column overwritten later.
 """
 
 import logging
@@ -42,7 +42,9 @@ class LeakReport:
     num_columns: int
 
 
-def check_leaks(raw: RawRef, *, product: LoadedProduct, env: Environment, batch_id: str, num_moments: int) -> LeakReport:
+def check_leaks(
+    raw: RawRef, *, product: LoadedProduct, env: Environment, batch_id: str, num_moments: int
+) -> LeakReport:
     """Check the features of one batch of a raw window at `num_moments` moments inside it.
 
     Raises: LeakError naming columns, row and moment.
@@ -157,7 +159,7 @@ def _other(name: str, kind: ColumnType) -> Column:
     if kind is ColumnType.BOOL:
         return ~F.coalesce(column, F.lit(False))
     if kind is ColumnType.TIMESTAMP:
-        return F.timestamp_seconds(F.unix_seconds(F.coalesce(column, F.lit(datetime(2000, 1, 1, tzinfo=UTC)))) + DELAY_S)
+        return F.timestamp_seconds(F.coalesce(F.unix_seconds(column), F.lit(0)) + DELAY_S)
     return F.concat(F.coalesce(column, F.lit("")), F.lit("*"))
 
 
@@ -165,12 +167,14 @@ def _compare(true: pa.Table, changed: pa.Table, *, moment: datetime, product: Lo
     names = product.spec.features.columns
     key = product.spec.features.key
     if true[key] != changed[key]:
-        raise LeakError(f"data later than {moment.isoformat()} decide which rows there are; predict what is planned")
+        raise LeakError(
+            f"data later than {moment.isoformat()} decide which rows there are; predict what is planned by then"
+        )
     leaks = [name for name in names if not true[name].combine_chunks().equals(changed[name].combine_chunks())]
     if leaks:
         pairs = zip(true[leaks[0]].to_pylist(), changed[leaks[0]].to_pylist(), strict=True)
         row, (before, after) = next((i, p) for i, p in enumerate(pairs) if p[0] != p[1])
         raise LeakError(
-            f"features {leaks} know the future: {leaks[0]!r} of row {true[key][row].as_py()!r} is {before}, and {after} once "
-            f"the data later than {moment.isoformat()} are changed; use only what was known by then"
+            f"features {leaks} know the future: {leaks[0]!r} of {true[key][row].as_py()!r} is {before}, and {after} "
+            f"once the data later than {moment.isoformat()} are changed; use only what was known by then"
         )

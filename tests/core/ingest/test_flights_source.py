@@ -10,6 +10,9 @@ from clearway.ingest.cut import conform_all
 from clearway.ingest.sources import open_source
 from clearway.product import LoadedProduct
 
+# The whole year is read and put into UTC.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def shaped(flights: LoadedProduct) -> dict[str, pa.Table]:

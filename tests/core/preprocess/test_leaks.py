@@ -1,6 +1,10 @@
 """A feature that knows the future is found, whichever way it came to know; honest features pass."""
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +17,7 @@ from clearway.preprocess.leaks import LeakReport, check_leaks
 from clearway.product import LoadedProduct
 from clearway.product_yaml import load_product
 
+PRODUCTS = Path(__file__).parents[2] / "products"
 WEEKS = {"start": "2013-01-14", "end": "2013-02-11"}
 MONTHS = {"start": "2012-01-01", "end": "2012-06-01"}
 
@@ -95,3 +100,22 @@ def test_a_planted_leak_is_found(
     assert raw is not None
     with pytest.raises(LeakError, match=leaking):
         check_leaks(raw, product=product, env=env, batch_id="2013-02-04", num_moments=2)
+
+
+@pytest.mark.slow
+def test_the_command_says_what_it_compared(tmp_path: Path) -> None:
+    variables = {**os.environ, "CLEARWAY__HOME": str(tmp_path), "CLEARWAY__PRODUCTS": str(PRODUCTS)}
+    command = [
+        sys.executable,
+        "-m",
+        "clearway",
+        "leaks",
+        "--json",
+        "--product",
+        "seattle_rain",
+        "--batch",
+        "2012-03-01",
+    ]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["num_columns"] == 14
