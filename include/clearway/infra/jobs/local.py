@@ -74,7 +74,8 @@ class LocalJobs:
         folder = self._folder(job_id)
         # Asked before the outcome is read: a job that ends in between is seen as running once more, never as lost.
         is_alive = _is_locked(folder / ALIVE)
-        _reap(folder)
+        if not is_alive:
+            _reap(folder)
         if (folder / OUTPUTS).exists():
             return JobState.SUCCEEDED
         return JobState.RUNNING if is_alive else JobState.FAILED
@@ -159,9 +160,10 @@ class LocalJobs:
 
 
 def _reap(folder: Path) -> None:
-    child = _children.get(folder)
-    if child is not None and child.poll() is not None:
-        del _children[folder]
+    child = _children.pop(folder, None)
+    if child is not None:
+        # Its lock is gone, so it is past its last instruction: this waits for the kernel's bookkeeping only.
+        child.wait()
 
 
 def _log_tail(folder: Path) -> str:
