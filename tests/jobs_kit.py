@@ -7,6 +7,8 @@ from pathlib import Path
 
 from clearway.infra.clock import SystemClock
 from clearway.infra.jobs import JobRunner, JobSpec
+from clearway.infra.jobs import local as local_jobs
+from clearway.infra.jobs.processes import end_processes
 from clearway.infra.jobs.wait import wait_for
 
 # It obeys its inputs, counts its starts, and writes its result as the real stages do.
@@ -25,8 +27,9 @@ if asked.get("refuse"):
     error = {"error": "DataError", "text": "bad rows"}
     pathlib.Path(outputs_file).with_name("error.json").write_text(json.dumps(error))
     sys.exit(2)
-pathlib.Path(outputs_file).write_text(json.dumps({"threads": os.environ["OMP_NUM_THREADS"],
-    "airflow": [k for k in os.environ if k.startswith("AIRFLOW")]}))
+result = {"threads": os.environ["OMP_NUM_THREADS"], "airflow": [k for k in os.environ if k.startswith("AIRFLOW")]}
+pathlib.Path(outputs_file + ".new").write_text(json.dumps(result))
+os.rename(outputs_file + ".new", outputs_file)
 """
 
 
@@ -34,6 +37,11 @@ def spec_of(tmp_path: Path, *, key: str = "train-1", **asked: bool) -> JobSpec:
     """A job that waits for the file `go`; `worker` starts a child, `refuse` ends it with an error."""
     inputs = {"starts": str(tmp_path / "starts"), "go": str(tmp_path / "go"), **asked}
     return JobSpec(stage="train", inputs_json=json.dumps(inputs), key=key)
+
+
+def folder_of(tmp_path: Path, job_id: str) -> Path:
+    """Where a local job's attempt lies in the test's own home."""
+    return tmp_path.resolve() / "home" / "jobs" / job_id.replace(".", "/")
 
 
 def starts(tmp_path: Path) -> list[int]:
@@ -54,3 +62,12 @@ def finish(jobs: JobRunner, job_id: str, lines: list[str] | None = None) -> str:
     """The result of a job that may end now."""
     log = lines.append if lines is not None else lambda _: None
     return wait_for(jobs, job_id, clock=SystemClock(), poll_s=0.01, max_seconds=20, on_log=log)
+
+
+def end_all(home: Path) -> None:
+    """End every job of a home folder and collect what the kernel still keeps of them."""
+    for attempt in (home / "jobs").glob("*/0*"):
+        end_processes(attempt, grace_s=0)
+        child = local_jobs._children.pop(attempt, None)
+        if child is not None:
+            child.wait(10)

@@ -13,8 +13,8 @@ from clearway.contracts.errors import DataError, JobFailed
 from clearway.infra.environment import Environment
 from clearway.infra.jobs import JobRunner, JobState
 from clearway.infra.jobs.local import LocalJobs
-from clearway.infra.jobs.processes import end_processes, processes_of
-from jobs_kit import STAGE, finish, spec_of, starts, wait_until
+from clearway.infra.jobs.processes import processes_of
+from jobs_kit import STAGE, end_all, finish, folder_of, spec_of, starts, wait_until
 
 RUNNERS: dict[str, Callable[[Environment, Path], JobRunner]] = {
     "local": lambda env, script: LocalJobs(env, command=(sys.executable, str(script))),
@@ -27,9 +27,7 @@ def runner(request: pytest.FixtureRequest, env: Environment, tmp_path: Path) -> 
     script.write_text(STAGE)
     found = RUNNERS[request.param](env, script)
     yield found
-    for attempt in (env.home / "jobs").glob("*/0*"):
-        end_processes(f"{attempt.parent.name}.{attempt.name}", grace_s=0)
-        found.state(f"{attempt.parent.name}.{attempt.name}")
+    end_all(env.home)
 
 
 @pytest.fixture
@@ -101,9 +99,9 @@ def test_a_log_is_read_on_from_where_one_stopped(runner: JobRunner, go: Path, tm
 
 def test_cancel_ends_every_process_and_spares_finished_jobs(runner: JobRunner, go: Path, tmp_path: Path) -> None:
     job_id = runner.submit(spec_of(tmp_path, worker=True))
-    wait_until(lambda: len(processes_of(job_id)) == 2)
+    wait_until(lambda: len(processes_of(folder_of(tmp_path, job_id))) == 2)
     runner.cancel(job_id)
-    assert processes_of(job_id) == []
+    assert processes_of(folder_of(tmp_path, job_id)) == []
     assert runner.state(job_id) is JobState.FAILED
     go.touch()
     again = runner.submit(spec_of(tmp_path))

@@ -13,6 +13,7 @@ from clearway.infra.jobs.local import LocalJobs
 from clearway.infra.layout import Layout
 from clearway.infra.storage import LocalStorage, join
 from clearway.product import LoadedProduct
+from jobs_kit import end_all
 
 BATCHES = ("2013-03-25", "2013-04-01", "2013-04-08")
 
@@ -59,3 +60,4 @@ def test_a_job_is_stopped_only_after_nobody_looked_for_long(env: Environment, tm
     assert jobs.state(job_id) is JobState.RUNNING
     assert reconcile.stop_unwatched_jobs(env, clock=late) == [job_id]
     assert jobs.state(job_id) is JobState.FAILED
+    end_all(env.home)

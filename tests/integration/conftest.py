@@ -122,7 +122,7 @@ class Stack:
             env = process.environ()
         except psutil.Error:
             return False
-        return env.get("CLEARWAY__HOME") == str(self.home) and env.get(JOB_VARIABLE, "").startswith(f"{stage}-")
+        return env.get(JOB_VARIABLE, "").startswith(str(self.home / "jobs" / f"{stage}-"))
 
 
 @pytest.fixture(name="until", scope="session")

@@ -16,9 +16,9 @@ from clearway.infra.clock import SystemClock
 from clearway.infra.environment import Environment
 from clearway.infra.jobs import JobState
 from clearway.infra.jobs.local import LocalJobs
-from clearway.infra.jobs.processes import end_processes, environment_variables, processes_of
+from clearway.infra.jobs.processes import environment_variables, processes_of
 from clearway.infra.jobs.wait import wait_for
-from jobs_kit import STAGE, finish, spec_of, starts, wait_until
+from jobs_kit import STAGE, end_all, finish, folder_of, spec_of, starts, wait_until
 
 
 @pytest.fixture
@@ -27,9 +27,7 @@ def jobs(env: Environment, tmp_path: Path) -> Iterator[LocalJobs]:
     script.write_text(STAGE)
     runner = LocalJobs(env, command=(sys.executable, str(script)))
     yield runner
-    for attempt in (env.home / "jobs").glob("*/0*"):
-        end_processes(f"{attempt.parent.name}.{attempt.name}", grace_s=0)
-        runner.state(f"{attempt.parent.name}.{attempt.name}")
+    end_all(env.home)
 
 
 @pytest.fixture
@@ -60,13 +58,13 @@ def test_a_killed_job_has_failed_and_the_next_submit_starts_again(jobs: LocalJob
 
 def test_a_retry_ends_workers_that_a_killed_attempt_left_behind(jobs: LocalJobs, go: Path, tmp_path: Path) -> None:
     first = jobs.submit(spec_of(tmp_path, worker=True))
-    wait_until(lambda: len(processes_of(first)) == 2)
+    wait_until(lambda: len(processes_of(folder_of(tmp_path, first))) == 2)
     os.kill(starts(tmp_path)[0], signal.SIGKILL)
     wait_until(lambda: jobs.state(first) is JobState.FAILED)
-    assert len(processes_of(first)) == 1
+    assert len(processes_of(folder_of(tmp_path, first))) == 1
     go.touch()
     second = jobs.submit(spec_of(tmp_path))
-    assert processes_of(first) == []
+    assert processes_of(folder_of(tmp_path, first)) == []
     finish(jobs, second)
 
 
@@ -131,3 +129,18 @@ def test_keys_that_are_no_names_are_refused(jobs: LocalJobs, key: str, tmp_path:
 
 def test_variables_rebuild_the_same_environment(env: Environment) -> None:
     assert Environment.load(environment_variables(env)) == env
+
+
+def test_another_installations_job_of_the_same_key_is_left_alone(
+    jobs: LocalJobs, env: Environment, go: Path, tmp_path: Path
+) -> None:
+    neighbour_env = env.model_copy(update={"home": tmp_path / "neighbour"})
+    neighbour = LocalJobs(neighbour_env, command=(sys.executable, str(tmp_path / "stage.py")))
+    ours, theirs = jobs.submit(spec_of(tmp_path)), neighbour.submit(spec_of(tmp_path))
+    assert ours == theirs
+    jobs.cancel(ours)
+    assert jobs.state(ours) is JobState.FAILED
+    assert neighbour.state(theirs) is JobState.RUNNING
+    go.touch()
+    finish(neighbour, theirs)
+    end_all(neighbour_env.home)

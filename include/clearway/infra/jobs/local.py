@@ -50,7 +50,7 @@ class LocalJobs:
     def __init__(self, env: Environment, *, command: tuple[str, ...] = CLEARWAY) -> None:
         self._env = env
         self._command = command
-        self._root = env.home / "jobs"
+        self._root = env.home.resolve() / "jobs"
 
     def submit(self, spec: JobSpec) -> str:
         """Start the job, or return the id of the attempt that runs or succeeded under the same key."""
@@ -64,7 +64,7 @@ class LocalJobs:
                 return _job_id(last)
             if last:
                 # A dead attempt may have left workers behind; two attempts must never write side by side.
-                end_processes(_job_id(last), grace_s=0)
+                end_processes(last, grace_s=0)
             attempt = folder / f"{(int(last.name) if last else 0) + 1:04d}"
             self._start(spec, attempt)
             return _job_id(attempt)
@@ -114,7 +114,7 @@ class LocalJobs:
     def cancel(self, job_id: str) -> None:
         """Stop every process of the job, politely first; a finished job is left alone."""
         if self.state(job_id) is JobState.RUNNING:
-            end_processes(job_id, grace_s=5)
+            end_processes(self._folder(job_id), grace_s=5)
 
     def running(self) -> list[str]:
         """Ids of the jobs alive now, for `status`, `stop` and the reconciler."""
@@ -135,7 +135,6 @@ class LocalJobs:
     def _start(self, spec: JobSpec, attempt: Path) -> None:
         attempt.mkdir()
         (attempt / INPUTS).write_text(spec.inputs_json, encoding="utf-8")
-        job_id = _job_id(attempt)
         command = [*self._command, spec.stage, "--inputs-file", str(attempt / INPUTS)]
         command += ["--outputs-file", str(attempt / OUTPUTS)]
         with (attempt / LOG).open("ab") as log, _locked(attempt / ALIVE) as handle:
@@ -144,7 +143,7 @@ class LocalJobs:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=child_variables(self._env, job_id),
+                env=child_variables(self._env, attempt),
                 start_new_session=True,
                 pass_fds=(handle,),
             )

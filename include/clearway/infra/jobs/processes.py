@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -12,14 +13,15 @@ from clearway.infra.environment import PREFIX, Environment
 
 # Rounds of SIGKILL, one second each: a process that survives this is stuck inside the kernel.
 MAX_KILLS = 30
-JOB_VARIABLE = "CLEARWAY_JOB_ID"
+# Holds the attempt's folder, which no other installation on this machine shares; two may well share job ids.
+JOB_VARIABLE = "CLEARWAY_JOB"
 # A job needs nothing of its orchestrator; these may hold its secrets and tokens.
 _DROPPED_PREFIXES = ("AIRFLOW", "_AIRFLOW", PREFIX)
 # Libraries that phone home unless told not to.
 _SILENT = {"DO_NOT_TRACK": "1", "GX_ANALYTICS_ENABLED": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
-def child_variables(env: Environment, job_id: str) -> dict[str, str]:
+def child_variables(env: Environment, folder: Path) -> dict[str, str]:
     """Environment variables of a job: this process's own, without the orchestrator's, plus `env` spelled out.
 
     Thread pools are sized before the first import, and idle threads sleep instead of spinning: with two cores a
@@ -36,7 +38,7 @@ def child_variables(env: Environment, job_id: str) -> dict[str, str]:
         "OMP_WAIT_POLICY": "PASSIVE",
         "PYTHONUNBUFFERED": "1",
         "PYSPARK_PYTHON": sys.executable,
-        JOB_VARIABLE: job_id,
+        JOB_VARIABLE: str(folder),
     }
 
 
@@ -54,33 +56,33 @@ def _flat(settings: Mapping[str, Any], prefix: str) -> list[tuple[str, str]]:
     return found
 
 
-def processes_of(job_id: str) -> list[psutil.Process]:
-    """Every live process of this user that carries the job's mark, wherever it was re-parented to."""
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """Every live process of this user that belongs to the attempt in `folder`, wherever it was re-parented to."""
     found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get(JOB_VARIABLE) == job_id and process.status() != psutil.STATUS_ZOMBIE:
+            if process.environ().get(JOB_VARIABLE) == str(folder) and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
         except psutil.Error:
             continue  # ended meanwhile, or another user's: not ours to stop
     return found
 
 
-def end_processes(job_id: str, *, grace_s: float) -> None:
+def end_processes(folder: Path, *, grace_s: float) -> None:
     """SIGTERM, `grace_s` seconds to finish, then SIGKILL, until no process carries the mark.
 
     Raises: JobFailed if one survives.
     """
-    processes = processes_of(job_id)
+    processes = processes_of(folder)
     if grace_s > 0:
         _signal(processes, "terminate")
         psutil.wait_procs(processes, timeout=grace_s)
     for _ in range(MAX_KILLS):
-        if not (alive := processes_of(job_id)):
+        if not (alive := processes_of(folder)):
             return
         _signal(alive, "kill")
         psutil.wait_procs(alive, timeout=1)
-    raise JobFailed(f"processes of job {job_id} do not die: {processes_of(job_id)}; look at them before trying again")
+    raise JobFailed(f"processes of job {folder} do not die: {processes_of(folder)}; look at them before trying again")
 
 
 def _signal(processes: list[psutil.Process], verb: str) -> None:
