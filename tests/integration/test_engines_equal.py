@@ -72,3 +72,21 @@ def test_a_machine_without_java_runs_the_jvm_engine_with_the_one_in_the_wheel(tm
     jvm = features("seattle_rain", tmp_path / "jvm", CLEARWAY__SPARK__ENGINE="jvm", JAVA_HOME=str(java_home))
     assert_equal(sail, jvm)
     assert len(sail) == 6
+
+
+def test_a_session_on_the_jvm_opens_in_a_child_of_a_process_that_used_sail(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from clearway.infra.environment import Environment, Spark\n"
+        "from clearway.infra.spark import spark_session\n"
+        "with spark_session(Environment(home=Path(sys.argv[1]), spark=Spark(engine='jvm'))) as s: print(s.range(3).count())"
+    )
+    marked = {**os.environ, "SPARK_CONNECT_MODE_ENABLED": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        env=marked,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.stdout.strip() == "3", done.stderr[-2000:]

@@ -29,6 +29,8 @@ DRIVER_MEMORY = "2g"
 # One machine's jobs are over before an optimising compiler has paid for itself: 36 CPU seconds instead of 65 for three
 # weeks of flights. Above a million rows the default is better, and a cluster does not get here.
 JIT = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+# Set by pyspark itself when a remote session is made, read by every later session and inherited by child processes.
+CONNECT_MARKS = ("SPARK_CONNECT_MODE_ENABLED", "SPARK_REMOTE", "SPARK_LOCAL_REMOTE")
 
 
 @contextmanager
@@ -71,11 +73,13 @@ def _sail(env: Environment) -> tuple["SparkSession", Any]:
     def stop() -> None:
         session.stop()
         server.stop()
+        _forget_connect()
 
     return session, stop
 
 
 def _jvm(env: Environment) -> tuple["SparkSession", Any]:
+    _forget_connect()
     os.environ["PYSPARK_PYTHON"] = sys.executable
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     java_home = find_java(env.home)
@@ -98,6 +102,12 @@ def _jvm(env: Environment) -> tuple["SparkSession", Any]:
     with _quiet():
         session = builder.getOrCreate()
     return session, session.stop
+
+
+def _forget_connect() -> None:
+    """Drop the marks a Connect session leaves in the environment: this process and its children would stay bound to it."""
+    for name in CONNECT_MARKS:
+        os.environ.pop(name, None)
 
 
 def _builder() -> Any:
