@@ -4,19 +4,18 @@
 ARG PYTHON=3.11-slim-bookworm
 
 FROM python:${PYTHON} AS packages
-# torch's CPU build saves 4 GB. For GPUs: --build-arg TORCH_INDEX= --build-arg LOCKS="requirements.txt requirements-cuda.txt";
-# on arm64, where the default build is a CPU build: --build-arg TORCH_INDEX=
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-ARG LOCKS=requirements.txt
+# torch's CPU build saves 4 GB where an index offers it: --build-arg TORCH_INDEX=<address of an index with CPU builds>.
+ARG TORCH_INDEX=
 ENV PIP_CACHE_DIR=/var/cache/pip PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
 RUN python -m venv /opt/venv
-COPY requirements.txt requirements-cuda.txt ./
+COPY requirements.txt requirements-cpu.txt requirements-cuda.txt ./
+# As `make install` does: the CPU build if it is to be had, all else from the lock, CUDA's libraries only if needed.
 RUN --mount=type=cache,target=/var/cache/pip \
-    for lock in ${LOCKS}; do \
-        /opt/venv/bin/pip install --no-deps --require-hashes \
-            ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} -r "${lock}" || exit 1; \
-    done
+    pip="/opt/venv/bin/pip install --no-deps --require-hashes" \
+    && { $pip ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} -r requirements-cpu.txt || echo "taking torch's default build"; } \
+    && $pip -r requirements.txt \
+    && { /opt/venv/bin/pip show torch | grep -q '+cpu' || $pip -r requirements-cuda.txt; }
 
 FROM python:${PYTHON} AS runtime
 # libgomp1: OpenMP for LightGBM and torch. Nothing else is needed: Spark's engine and the Java runtime come in wheels.
