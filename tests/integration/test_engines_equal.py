@@ -78,7 +78,8 @@ def test_a_session_on_the_jvm_opens_in_a_child_of_a_process_that_used_sail(tmp_p
     code = (
         "import sys; from pathlib import Path; from clearway.infra.environment import Environment, Spark\n"
         "from clearway.infra.spark import spark_session\n"
-        "with spark_session(Environment(home=Path(sys.argv[1]), spark=Spark(engine='jvm'))) as s: print(s.range(3).count())"
+        "env = Environment(home=Path(sys.argv[1]), spark=Spark(engine='jvm'))\n"
+        "with spark_session(env) as session: print(session.range(3).count())"
     )
     marked = {**os.environ, "SPARK_CONNECT_MODE_ENABLED": "1"}
     done = subprocess.run(

@@ -105,7 +105,7 @@ def _jvm(env: Environment) -> tuple["SparkSession", Any]:
 
 
 def _forget_connect() -> None:
-    """Drop the marks a Connect session leaves in the environment: this process and its children would stay bound to it."""
+    """Drop the marks a Connect session leaves in the environment; this process and its children would stay bound."""
     for name in CONNECT_MARKS:
         os.environ.pop(name, None)
 
