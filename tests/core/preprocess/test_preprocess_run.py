@@ -17,7 +17,6 @@ from clearway.preprocess.spec import Outputs
 from clearway.product import LoadedProduct
 from clearway.product_yaml import load_product
 
-
 YEAR = {"first": "2012-01-01", "start": "2012-01-01", "end": "2013-01-01"}
 
 
