@@ -66,7 +66,7 @@ def test_the_smallest_product_is_accepted_and_filled_with_defaults() -> None:
     product = parse_product(SMALLEST.encode(), path=PATH)
     assert product.name == "tides"
     assert product.features.columns == ("level",)
-    assert product.model.num_members == 3
+    assert product.model.num_members == 4
     assert product.functions == ("features.py:build",)
 
 

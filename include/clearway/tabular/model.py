@@ -19,6 +19,9 @@ from clearway.product import Model
 
 # Values in the pool beyond one mask: the number of different masks, far above the number of steps.
 POOL_SLACK = 1 << 20
+# Size of the first vectors, relative to unit length. Starting small, a column counts once training has made it count;
+# on flights 0.1 was worth 0.004 AUC and 0.003 log-loss over 1 at the same steps (September, two members).
+INITIAL_SIZE = 0.1
 
 Scores = npt.NDArray[np.float32]
 
@@ -100,11 +103,13 @@ class TabularModel(nn.Module):
         def normal(*size: int, std: float) -> nn.Parameter:
             return nn.Parameter(torch.randn(*size, generator=generator) * std)
 
-        self.slope = normal(N, T, KD, std=T**-0.5)
-        self.bias = normal(N, 1, KD, std=shape.numeric_dim**-0.5)
-        self.missing = normal(N, 1, KD, std=shape.numeric_dim**-0.5)
+        self.slope = normal(N, T, KD, std=INITIAL_SIZE * T**-0.5)
+        self.bias = normal(N, 1, KD, std=INITIAL_SIZE * shape.numeric_dim**-0.5)
+        self.missing = normal(N, 1, KD, std=INITIAL_SIZE * shape.numeric_dim**-0.5)
         self.embedding = normal(
-            sum(shape.cardinalities), shape.num_members * shape.embedding_dim, std=shape.embedding_dim**-0.5
+            sum(shape.cardinalities),
+            shape.num_members * shape.embedding_dim,
+            std=INITIAL_SIZE * shape.embedding_dim**-0.5,
         )
         sizes = (shape.num_inputs, *shape.hidden, 1)
         pairs = list(itertools.pairwise(sizes))
