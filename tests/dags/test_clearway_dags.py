@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import ParamValidationError
 from airflow.serialization.serialized_objects import DagSerialization
@@ -46,6 +47,14 @@ def test_every_product_gets_the_same_dags(dags: dict[str, DAG]) -> None:
     assert set(dags) == expected | {"clearway_reconcile"}
     for kind in KINDS:
         assert dags[f"flights_{kind}"].task_ids == dags[f"trains_{kind}"].task_ids
+
+
+def test_training_takes_turns_in_a_pool_that_the_settings_make(dags: dict[str, DAG]) -> None:
+    pools = {task.task_id: task.pool for task in dags["flights_release"].tasks}
+    heavy = {name for name, pool in pools.items() if pool != "default_pool"}
+    settings = yaml.safe_load((project_root() / "airflow_settings.yaml").read_text(encoding="utf-8"))
+    assert heavy == {"tune", "train"}
+    assert {pools[name] for name in heavy} == {entry["pool_name"] for entry in settings["airflow"]["pools"]}
 
 
 @pytest.mark.parametrize(

@@ -28,12 +28,14 @@ class StageOperator(ResumableJobMixin, BaseOperator, SkipMixin):
 
     external_id_key = "clearway_job"
     stage: ClassVar[str]
+    stage_pool: ClassVar[str] = "default_pool"
     ui_color = "#e8f1f8"
 
     def __init__(self, *, product: str, chain: str, **kwargs: Any) -> None:
         kwargs.setdefault("task_id", self.stage)
         kwargs.setdefault("retries", RETRIES)
         kwargs.setdefault("retry_delay", RETRY_DELAY)
+        kwargs.setdefault("pool", self.stage_pool)
         super().__init__(**kwargs)
         self.product = product
         self.chain = chain

@@ -2,6 +2,9 @@
 
 from clearway_airflow.operators.stage import StageOperator
 
+# Jobs that take all cores and most of the memory for as long as they run: one at a time, over all products.
+HEAVY_POOL = "clearway_heavy"
+
 
 class PreprocessOperator(StageOperator):
     """Features by Spark."""
@@ -19,12 +22,14 @@ class TuneOperator(StageOperator):
     """An Optuna study, if the product asks for one."""
 
     stage = "tune"
+    stage_pool = HEAVY_POOL
 
 
 class TrainOperator(StageOperator):
     """torchrun."""
 
     stage = "train"
+    stage_pool = HEAVY_POOL
 
 
 class EvaluateOperator(StageOperator):
