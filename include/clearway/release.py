@@ -287,16 +287,25 @@ AUTO_ANSWER = Answer(
     answered_by="local profile (auto)",
     note="approve.mode is auto: nobody looked at this release; set CLEARWAY__APPROVE__MODE=person to be asked",
 )
+AUTO_REFUSAL = Answer(
+    answer="reject",
+    answered_by="local profile (auto)",
+    note="the evaluation is inconclusive and approve.mode is auto: without a person, missing evidence means no; "
+    "set CLEARWAY__APPROVE__MODE=person, or ask for a person in the trigger form, to decide yourself",
+)
 
 
 def standing_answer(product: Product, evaluated: Verdict, *, mode: str, asked: str) -> Answer | None:
     """The answer that needs no person, or None when one must be asked.
 
-    An inconclusive evaluation always needs a person: missing evidence is not a pass, whatever the profile. So does an
-    explicit `person` in the trigger form. An explicit `auto` cannot lift what the risk tier demands.
+    Only a person can let an inconclusive evaluation through. Where answers are automatic nobody would ever come, and
+    the next retraining would wait behind this one, so the answer is no. An explicit `person` in the trigger form always
+    asks; an explicit `auto` cannot lift what the risk tier demands.
     """
-    if evaluated is not Verdict.PASS or asked == "person":
+    if asked == "person":
         return None
+    if evaluated is not Verdict.PASS:
+        return AUTO_REFUSAL if mode == "auto" else None
     if not product.needs_person:
         return Answer(answer="not_required", answered_by="risk tier", note=f"risk tier {product.risk_tier}")
     return AUTO_ANSWER if mode == "auto" else None

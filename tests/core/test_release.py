@@ -136,12 +136,14 @@ def test_a_fail_ends_the_release_there(auto: Environment, flights: LoadedProduct
     assert stages[-1] == stage
 
 
-def test_an_inconclusive_evaluation_waits_for_a_person_even_where_answers_are_automatic(
+def test_an_inconclusive_evaluation_is_refused_where_answers_are_automatic(
     auto: Environment, flights: LoadedProduct
 ) -> None:
     ended, stages, _ = walk(auto, flights, {"evaluate": Verdict.INCONCLUSIVE})
-    assert (ended.verdict, ended.reason) == (Verdict.INCONCLUSIVE, "waits for a person's approval")
-    assert stages[-1] == "evaluate"
+    assert (ended.verdict, stages[-1]) == (Verdict.FAIL, "evaluate")
+    record = json.loads(open_storage(auto.store_root).read(ended.done["approve"].approval_uri))
+    assert (record["answer"], record["answered_by"]) == ("reject", "local profile (auto)")
+    assert "inconclusive" in record["note"]
 
 
 def test_an_automatic_answer_says_who_gave_it(auto: Environment, flights: LoadedProduct) -> None:
@@ -155,7 +157,10 @@ def test_an_automatic_answer_says_who_gave_it(auto: Environment, flights: Loaded
     [
         ("low", Verdict.PASS, "person", "default", "not_required"),
         ("low", Verdict.PASS, "person", "person", None),
-        ("low", Verdict.INCONCLUSIVE, "auto", "auto", None),
+        ("low", Verdict.INCONCLUSIVE, "person", "auto", None),
+        ("low", Verdict.INCONCLUSIVE, "auto", "person", None),
+        ("low", Verdict.INCONCLUSIVE, "auto", "default", "reject"),
+        ("high", Verdict.INCONCLUSIVE, "auto", "auto", "reject"),
         ("medium", Verdict.PASS, "person", "default", None),
         ("medium", Verdict.PASS, "person", "auto", None),
         ("medium", Verdict.PASS, "auto", "default", "auto"),

@@ -96,7 +96,12 @@ def test_the_local_profile_answers_itself_and_says_so(
 
 @pytest.mark.parametrize(
     ("mode", "verdict", "wish"),
-    [("person", Verdict.PASS, "default"), ("auto", Verdict.INCONCLUSIVE, "default"), ("auto", Verdict.PASS, "person")],
+    [
+        ("person", Verdict.PASS, "default"),
+        ("person", Verdict.INCONCLUSIVE, "auto"),
+        ("auto", Verdict.INCONCLUSIVE, "person"),
+        ("auto", Verdict.PASS, "person"),
+    ],
 )
 def test_a_person_is_asked_about_exact_bytes(
     task: ApproveOperator, case: Any, asked: list[Any], mode: str, verdict: Verdict, wish: str
@@ -108,6 +113,17 @@ def test_a_person_is_asked_about_exact_bytes(
     assert MODEL.digest in question["body"]
     assert verdict.value in question["body"]
     assert parked.value.timeout.total_seconds() == 72 * 3600
+
+
+def test_the_local_profile_lets_no_missing_evidence_through(
+    task: ApproveOperator, case: Any, asked: list[Any], env: Environment
+) -> None:
+    context = case(task, mode="auto", verdict=Verdict.INCONCLUSIVE)
+    with pytest.raises(DownstreamTasksSkipped) as skipped:
+        execute(task, context)
+    assert asked == []
+    assert skipped.value.tasks == ["deploy"]
+    assert record_of(context["ti"].xcom["approve", "return_value"], env)["answer"] == "reject"
 
 
 def test_an_approval_names_the_person_and_goes_on(task: ApproveOperator, case: Any, env: Environment) -> None:
