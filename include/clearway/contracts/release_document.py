@@ -12,7 +12,9 @@ import dataclasses
 from dataclasses import dataclass
 from enum import StrEnum
 
+from clearway.contracts import rollout as rollouts
 from clearway.contracts.errors import LeaseHeld, StaleWriter
+from clearway.contracts.rollout import ALL_AT_ONCE, ALL_TRAFFIC_PCT, Order, Rollout
 
 
 class Phase(StrEnum):
@@ -72,7 +74,6 @@ class HistoryEntry:
 
 # History kept in the document itself; older entries live in the audit trail.
 MAX_HISTORY = 20
-ALL_TRAFFIC_PCT = 100.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +89,7 @@ class ReleaseDocument:
         release_id: the release or rollback order behind the phase; None when idle.
         reason: why it is rolling back or aborting; empty otherwise.
         ending: how an abort will be recorded; None outside ABORTING.
+        rollout: the plan the candidate follows and where it stands; None outside DEPLOYING.
         order_id: the rollback order that caused or joined the phase and is recorded beside it; None otherwise.
         epoch: fencing epoch; rises with every lease taken.
         lease: the current holder, or None.
@@ -100,6 +102,7 @@ class ReleaseDocument:
     candidate: Version | None = None
     weight_pct: float = 0.0
     phase: Phase = Phase.IDLE
+    rollout: Rollout | None = None
     release_id: str | None = None
     reason: str = ""
     ending: Outcome | None = None
@@ -151,16 +154,45 @@ def check_epoch(document: ReleaseDocument, epoch: int) -> None:
         )
 
 
-def begin_deploy(document: ReleaseDocument, candidate: Version, *, epoch: int) -> ReleaseDocument:
+def begin_deploy(
+    document: ReleaseDocument, candidate: Version, *, epoch: int, rollout: Rollout = ALL_AT_ONCE
+) -> ReleaseDocument:
     """Store the intent to deploy before anything moves, so that whoever resumes knows what to finish.
 
-    Raises: StaleWriter if another operation is unfinished; finish or abort that one first.
+    The first version of a product has no control to be compared with, so it takes all traffic at once.
+    Raises: StaleWriter if another operation is unfinished; ConfigError for a plan that does not end with all traffic.
     """
     check_epoch(document, epoch)
     _require(document, Phase.IDLE, "begin a deploy")
+    rollouts.check_plan(rollout.plan)
     return dataclasses.replace(
-        document, candidate=candidate, weight_pct=0.0, phase=Phase.DEPLOYING, release_id=candidate.release_id
+        document,
+        candidate=candidate,
+        weight_pct=0.0,
+        phase=Phase.DEPLOYING,
+        rollout=rollout if document.champion else ALL_AT_ONCE,
+        release_id=candidate.release_id,
     )
+
+
+def set_rollout(document: ReleaseDocument, rollout: Rollout, *, epoch: int) -> ReleaseDocument:
+    """Store progress of the rollout under way. Raises: StaleWriter."""
+    check_epoch(document, epoch)
+    _require(document, Phase.DEPLOYING, "go on with a rollout")
+    return dataclasses.replace(document, rollout=rollout)
+
+
+def give_order(document: ReleaseDocument, order: Order, *, release_id: str | None = None) -> ReleaseDocument:
+    """A person's order to the rollout under way; needs no lease, since only the driver follows it.
+
+    Args:
+        release_id: the rollout the person saw; an order never reaches another one.
+    Raises: StaleWriter if no rollout is under way, or another one than the person saw.
+    """
+    _require(document, Phase.DEPLOYING, f"order {order.kind.value!r}")
+    if release_id not in {None, document.release_id}:
+        raise StaleWriter(f"rollout of {release_id!r} is over, {document.release_id!r} is under way; look again")
+    return dataclasses.replace(document, rollout=rollouts.give(document.rollout or ALL_AT_ONCE, order))
 
 
 def set_candidate_weight(document: ReleaseDocument, *, epoch: int, weight_pct: float) -> ReleaseDocument:
@@ -187,7 +219,9 @@ def begin_abort(
     """Store the intent to give the traffic back to the champion. `ending`: ABORTED or SUPERSEDED."""
     check_epoch(document, epoch)
     _require(document, Phase.DEPLOYING, "begin an abort")
-    return dataclasses.replace(document, weight_pct=0.0, phase=Phase.ABORTING, reason=reason, ending=ending)
+    return dataclasses.replace(
+        document, weight_pct=0.0, phase=Phase.ABORTING, rollout=None, reason=reason, ending=ending
+    )
 
 
 def join_order(document: ReleaseDocument, *, epoch: int, order_id: str) -> ReleaseDocument:
@@ -288,6 +322,7 @@ def _finish(
         candidate=None,
         weight_pct=0.0,
         phase=Phase.IDLE,
+        rollout=None,
         release_id=None,
         reason="",
         ending=None,

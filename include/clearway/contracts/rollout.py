@@ -1,0 +1,179 @@
+"""How a new version takes traffic: the plan, where it stands, and what people ordered meanwhile.
+
+Part of the release document. All functions here are pure: (rollout, what happened, now) → rollout.
+"""
+
+import dataclasses
+import itertools
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from clearway.contracts.errors import ConfigError
+from clearway.contracts.verdict import Verdict
+
+ALL_TRAFFIC_PCT = 100.0
+# Newest looks kept in the document for the page; the whole curve is written beside the release.
+MAX_TRAIL = 64
+
+
+class OrderKind(StrEnum):
+    """What a person may order. PROMOTE skips the evidence that is still missing; ABORT gives the traffic back."""
+
+    PROMOTE = "promote"
+    ABORT = "abort"
+    PAUSE = "pause"
+    RESUME = "resume"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """One order of a person; kept in the trail once it was followed."""
+
+    kind: OrderKind
+    by: str
+    reason: str
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanStep:
+    """One share of traffic and the evidence it asks for before the next.
+
+    Args:
+        weight_pct: share of the candidate, 0 to 100.
+        min_requests: answered by the candidate during this step; 0 together with `min_s` 0: go on at once.
+        min_s: seconds the step lasts at least.
+        max_s: seconds after which missing evidence is called missing, and a person is asked.
+    """
+
+    weight_pct: float
+    min_requests: int = 0
+    min_s: float = 0.0
+    max_s: float = 0.0
+
+    @property
+    def asks_evidence(self) -> bool:
+        """Whether the step ends by a verdict instead of at once."""
+        return self.min_requests > 0 or self.min_s > 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What one look said, or what a person ordered."""
+
+    at_s: float
+    weight_pct: float
+    verdict: Verdict | None
+    reason: str
+    num_requests: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """Progress through a plan, frozen when the release began: a changed product.yaml moves no running rollout.
+
+    Args:
+        strategy: its name, for people.
+        plan: shares in order; the last one is all traffic.
+        index: the current step.
+        entered_s: when the endpoint first confirmed the step's share; None before.
+        evidence: state of the verdict engine, JSON; carried from step to step, so one error rate covers them all.
+        is_paused: a person asked to stay where it is.
+        waits_for: why it does not go on, in words; empty while it does.
+        order: a person's order that the driver has not followed yet.
+        trail: what looks and people said, newest last, at most MAX_TRAIL.
+    """
+
+    strategy: str
+    plan: tuple[PlanStep, ...]
+    index: int = 0
+    entered_s: float | None = None
+    evidence: dict[str, Any] | None = None
+    is_paused: bool = False
+    waits_for: str = ""
+    order: Order | None = None
+    trail: tuple[Record, ...] = ()
+
+    @property
+    def step(self) -> PlanStep:
+        """The current step."""
+        return self.plan[self.index]
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the current step is the one that takes all traffic."""
+        return self.index == len(self.plan) - 1
+
+
+ALL_AT_ONCE = Rollout(strategy="blue_green", plan=(PlanStep(weight_pct=ALL_TRAFFIC_PCT),))
+
+
+def check_plan(plan: tuple[PlanStep, ...]) -> None:
+    """Raises: ConfigError unless shares rise strictly, within 0 to 100, and end with all traffic."""
+    shares = [step.weight_pct for step in plan]
+    rises = all(low < high for low, high in itertools.pairwise(shares))
+    if not shares or not rises or shares[0] <= 0 or shares[-1] != ALL_TRAFFIC_PCT:
+        raise ConfigError(f"rollout shares {shares} percent; allowed: rising, above 0, the last exactly 100")
+    for step in plan:
+        if not all(math.isfinite(x) and x >= 0 for x in (step.min_requests, step.min_s, step.max_s)):
+            raise ConfigError(f"rollout step {step} holds a number that is not finite and >= 0; mend it")
+
+
+def enter(rollout: Rollout, *, now_s: float) -> Rollout:
+    """The endpoint confirmed this step's share."""
+    return dataclasses.replace(rollout, entered_s=now_s)
+
+
+def advance(rollout: Rollout) -> Rollout:
+    """On to the next share; what the evidence says so far goes along."""
+    if rollout.is_last:
+        raise ConfigError(f"rollout {rollout.strategy!r} is at its last step; promote instead")
+    return dataclasses.replace(rollout, index=rollout.index + 1, entered_s=None, waits_for="")
+
+
+def looked(
+    rollout: Rollout,
+    *,
+    now_s: float,
+    verdict: Verdict,
+    reason: str,
+    num_requests: int,
+    evidence: dict[str, Any] | None,
+    waits_for: str = "",
+) -> Rollout:
+    """One look at the evidence. A look that says what the one before said takes its place in the trail."""
+    record = Record(
+        at_s=now_s, weight_pct=rollout.step.weight_pct, verdict=verdict, reason=reason, num_requests=num_requests
+    )
+    return dataclasses.replace(rollout, evidence=evidence, waits_for=waits_for, trail=_with(rollout.trail, record))
+
+
+def give(rollout: Rollout, order: Order) -> Rollout:
+    """A person orders; the driver follows at its next look. A newer order replaces one not yet followed."""
+    return dataclasses.replace(rollout, order=order)
+
+
+def follow(rollout: Rollout) -> Rollout:
+    """The driver takes the order over: PAUSE and RESUME take effect here, PROMOTE goes to the last step."""
+    order = rollout.order
+    if order is None:
+        return rollout
+    text = f"{order.kind.value} ordered by {order.by}: {order.reason}"
+    record = Record(at_s=order.at_s, weight_pct=rollout.step.weight_pct, verdict=None, reason=text)
+    followed = dataclasses.replace(rollout, order=None, trail=_with(rollout.trail, record))
+    if order.kind is OrderKind.PAUSE:
+        return dataclasses.replace(followed, is_paused=True, waits_for=f"paused by {order.by}: {order.reason}")
+    if order.kind is OrderKind.RESUME:
+        return dataclasses.replace(followed, is_paused=False, waits_for="")
+    if order.kind is OrderKind.PROMOTE and not rollout.is_last:
+        last = len(rollout.plan) - 1
+        return dataclasses.replace(followed, index=last, entered_s=None, is_paused=False, waits_for="")
+    return dataclasses.replace(followed, is_paused=False)
+
+
+def _with(trail: tuple[Record, ...], record: Record) -> tuple[Record, ...]:
+    same = trail and (trail[-1].verdict, trail[-1].weight_pct) == (record.verdict, record.weight_pct)
+    kept = trail[:-1] if same and record.verdict is not None else trail
+    return (*kept, record)[-MAX_TRAIL:]
