@@ -1,16 +1,19 @@
 """Search model parameters on the older days of the training rows, judged on the newer ones. The holdout is never read.
 
 Every trial is a training by the same code as the train stage, in this process, on at most `max_rows` rows. Trials are
-kept in a journal file as they end; a study that was killed goes on where it was and ends with as many trials.
+kept in a journal file as they end. What a trial tries follows from the trials before it and nothing else, so a study
+that was killed goes on where it was and ends where an undisturbed one ends.
 """
 
 import logging
 import math
+import warnings
 from dataclasses import dataclass
 
 import optuna
 import pyarrow as pa
 import torch
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -55,6 +58,8 @@ def search(inputs: Inputs, *, product: LoadedProduct, env: Environment, folder: 
     wanted = product.spec.tune.num_trials
     while (left := wanted - _num_ended(study)) > 0:
         LOG.info("%d of %d trials to go", left, wanted)
+        # A sampler's own random numbers would start over with the process: these are of the trial, not of the process.
+        study.sampler = _sampler(product.spec.model.seed + wanted - left)
         study.optimize(lambda trial: _trial(trial, older, newer, product), n_trials=1, catch=(DataError,))
         fault("tune.after_trial")
     return _best(study, product.spec.tune.space)
@@ -70,15 +75,19 @@ def _study(folder: str, model: Model, space: dict[str, Range]) -> optuna.Study:
     path = to_path(folder)
     path.mkdir(parents=True, exist_ok=True)
     storage = JournalStorage(JournalFileBackend(str(path / "journal.log")))
-    sampler = optuna.samplers.TPESampler(seed=model.seed, multivariate=True)
-    study = optuna.create_study(
-        storage=storage, study_name="tune", sampler=sampler, direction="minimize", load_if_exists=True
-    )
+    study = optuna.create_study(storage=storage, study_name="tune", direction="minimize", load_if_exists=True)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         study.tell(trial.number, state=TrialState.FAIL)  # its process is gone
-    if not study.trials:
+    is_asked = bool(study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+    if not is_asked and not _num_ended(study):  # also when the process of the first trial was killed
         study.enqueue_trial(_as_written(model, space))
     return study
+
+
+def _sampler(seed: int) -> optuna.samplers.TPESampler:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # of `multivariate`, once per sampler
+        return optuna.samplers.TPESampler(seed=seed, multivariate=True)
 
 
 def _num_ended(study: optuna.Study) -> int:
@@ -94,6 +103,7 @@ def _as_written(model: Model, space: dict[str, Range]) -> dict[str, float]:
 
 def _trial(trial: Trial, older: pa.Table, newer: pa.Table, product: LoadedProduct) -> float:
     params = {name: _suggest(trial, name, product) for name in sorted(product.spec.tune.space)}
+    fault("tune.inside_trial")
     settings = settings_of(product, params)
     training_set = make_training_set(older, features=product.spec.features, model=settings)
     shape = shape_of(
