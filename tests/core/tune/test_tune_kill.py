@@ -1,4 +1,4 @@
-"""A study killed anywhere ends with the parameters of an undisturbed one: what a trial tries follows from those before."""
+"""A study killed anywhere ends with the parameters of an undisturbed one."""
 
 import shutil
 from pathlib import Path

@@ -1,0 +1,53 @@
+"""An evaluation killed at every fault point, then run again: the same bytes, the same digest, the same verdict."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from clearway.contracts.verdict import Verdict
+from clearway.evaluate.run import run
+from clearway.evaluate.spec import Inputs
+from clearway.infra.environment import Environment
+from clearway.infra.layout import Layout
+from clearway.infra.storage import to_path
+from clearway.product import LoadedProduct
+from kill_kit import contents, killed_then_again, points_of, run_child
+
+pytestmark = pytest.mark.slow
+
+
+def _is_timed(uri: str) -> bool:
+    return uri.endswith(("timings.json", "report.html"))  # milliseconds of this very run
+
+
+@pytest.mark.parametrize("point", points_of("evaluate"))
+def test_killed_and_run_again_gives_the_undisturbed_evaluation(
+    env: Environment, product: LoadedProduct, make_world, point: str
+) -> None:
+    world = make_world()
+    # Rejected, so that verdict, checks and reasons all have something to say.
+    model = world.package(weights=np.array([1.0, -0.8, 0.5, 1.0, 0.9, 0.0]))
+    inputs = Inputs(product="flights", release_id="r1", dataset=world.dataset, model=model)
+    folder = Layout(env.store_root, "flights").release("r1")
+    calm = run(inputs, product=product, env=env)
+    before, names = contents(env, folder, but=_is_timed), set(contents(env, folder))
+    shutil.rmtree(to_path(folder))
+    again = killed_then_again("evaluate", inputs, product=product, env=env, fault=f"{point}=kill")
+    assert again["evaluation_digest"] == calm.evaluation_digest
+    assert (again["verdict"], again["reason"]) == (calm.verdict.value, calm.reason)
+    assert contents(env, folder, but=_is_timed) == before
+    assert set(contents(env, folder)) == names
+
+
+def test_a_model_server_that_is_killed_while_it_is_asked_leaves_no_verdict(
+    env: Environment, product: LoadedProduct, make_world
+) -> None:
+    """The server inherits the fault and dies as it loads the candidate; that says nothing about the candidate."""
+    world = make_world()
+    inputs = Inputs(product="flights", release_id="r1", dataset=world.dataset, model=world.package())
+    killed = run_child("evaluate", inputs, product=product, env=env, fault="storage.before_rename=kill")
+    assert killed.returncode == 1, killed.stderr[-2000:]
+    assert "clearway.contracts.errors.Unavailable: model server" in killed.stderr
+    assert contents(env, Layout(env.store_root, "flights").release("r1")) == {}
+    assert run(inputs, product=product, env=env).verdict is Verdict.PASS
