@@ -56,6 +56,17 @@ def enough_evidence(case: Case) -> Iterator[Check]:
     yield Check(name="holdout_days", verdict=verdict, value=float(days), bound=float(MIN_DAYS), reason=reason)
 
 
+def yardstick_learned(case: Case) -> Iterator[Check]:
+    """Margins are shares of what the trees gain. Where they gain nothing, only the absolute gates can speak."""
+    if case.margins.has_yardstick:
+        return
+    reason = (
+        "the trees learned nothing on the folds of the training period, so no margin could be derived: too short a "
+        "period, features that carry nothing, or labels of other rows; a person must decide unless another gate says no"
+    )
+    yield Check(name="yardstick_learned", verdict=Verdict.INCONCLUSIVE, reason=reason)
+
+
 def plausible_ranking(case: Case) -> Iterator[Check]:
     """Good enough to serve, not too good to be true."""
     auc = case.evidence.figures[CANDIDATE].auc
@@ -195,6 +206,7 @@ def _claim(name: str, holds: bool, reason: str) -> Check:
 GATES: tuple[Callable[[Case], Iterator[Check]], ...] = (
     columns_allowed,
     enough_evidence,
+    yardstick_learned,
     plausible_ranking,
     no_jump,
     probabilities,

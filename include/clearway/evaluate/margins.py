@@ -41,7 +41,8 @@ class Margins:
 
     Args:
         skill_floor: smallest share of the base rate's log-loss to save, 0 to 1.
-        logloss, auc: how much worse than a reference is still as good (nats per row; AUC).
+        logloss, auc: how much worse than a reference is still as good (nats per row; AUC); 0 where the trees gained
+            nothing that could be given up.
         line_slack: how far below the straight line's AUC is still noise.
         slice_auc: how far a slice's AUC may fall below the AUC of all rows, beyond what a yardstick falls behind.
         slice_calibration: how far a slice's calibration gap may differ from that of all rows, beyond a yardstick's.
@@ -56,16 +57,26 @@ class Margins:
     slice_calibration: float
     slice_logloss: float
 
+    @property
+    def has_yardstick(self) -> bool:
+        """Whether the trees learned anything on the folds; where not, a comparison with them shows nothing."""
+        return self.logloss > 0.0 and self.auc > 0.0
+
 
 def derive(folds: Sequence[Fold], *, confidence: float) -> Margins:
-    """Raises: Unmeasurable if the yardstick itself learned nothing on the folds: nothing has no shares."""
+    """Raises: Unmeasurable if a fold's figures are no numbers.
+
+    Trees that learned nothing leave nothing to give up, so the margins are 0. That is no failure of the measurement:
+    shuffled labels look like this, and the absolute gates must be free to say no to what was trained on them.
+    """
     gain = float(np.mean([f.gain_nats for f in folds]))
     lift = float(np.mean([f.auc_trees for f in folds])) - 0.5
-    if not (gain > 0.0 and lift > 0.0):
+    if not np.isfinite([gain, lift]).all():
         raise Unmeasurable(
-            f"the trees gain {gain:.4g} nats and {lift:.4g} AUC over the base rate on {len(folds)} folds; both "
-            "must be positive: the features carry nothing to learn or the training period is too short"
+            f"the trees gain {gain:.4g} nats and {lift:.4g} AUC over the base rate on {len(folds)} folds; both must be "
+            "finite: look for scores that are no numbers"
         )
+    gain, lift = max(0.0, gain), max(0.0, lift)
     z = float(ndtri(confidence))
     logloss_room = z * float(np.median([f.logloss_se for f in folds]))
     auc_room = z * float(np.median([f.auc_se for f in folds]))
@@ -89,8 +100,10 @@ def _slice_bound(kind: str, seen: Sequence[float | None]) -> float:
 
 FORMULAS = {
     "skill_floor": f"max(0, {SKILL_SHARE} x smallest fold skill)",
-    "logloss": f"min({TOLERATED_LOGLOSS} x mean fold gain + z x median fold SE, {LARGEST_SHARE} x mean fold gain)",
-    "auc": f"min({TOLERATED_AUC} x lift + z x median fold SE, {LARGEST_SHARE} x lift); lift = mean fold AUC - 0.5",
+    "logloss": f"min({TOLERATED_LOGLOSS} x gain + z x median fold SE, {LARGEST_SHARE} x gain); gain = mean fold gain,"
+    " at least 0",
+    "auc": f"min({TOLERATED_AUC} x lift + z x median fold SE, {LARGEST_SHARE} x lift); lift = mean fold AUC - 0.5,"
+    " at least 0",
     "line_slack": "z x median fold SE of the AUC difference trees - line",
     "slice_auc": f"max({LEAST_SLICE['auc']}, {SLICE_RMS} x RMS over fold slices of AUC below all rows"
     " of the trees beyond the line's)",

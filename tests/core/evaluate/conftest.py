@@ -92,7 +92,10 @@ def _rows(rng: np.random.Generator, week: int, *, leak: bool) -> tuple[dict[str,
 
 @pytest.fixture
 def make_world(env: Environment, product: LoadedProduct) -> Callable[..., World]:
-    """Write a dataset (with `leak=True`, x5 knows the answer) and hand out the packager."""
+    """Write a dataset and hand out the packager.
+
+    With `leak`, x5 knows the answer; with `is_shuffled`, rows before the holdout carry labels of other rows.
+    """
     storage, layout = open_storage(env.store_root), Layout(env.store_root, product.name)
 
     def put(base: str, name: str, table: pa.Table) -> str:
@@ -102,12 +105,16 @@ def make_world(env: Environment, product: LoadedProduct) -> Callable[..., World]
         publish(storage, base, snapshot)
         return snapshot.digest
 
-    def make(*, seed: int = 0, leak: bool = False, num_labelled_weeks: int = NUM_WEEKS) -> World:
+    def make(
+        *, seed: int = 0, leak: bool = False, is_shuffled: bool = False, num_labelled_weeks: int = NUM_WEEKS
+    ) -> World:
         rng = np.random.default_rng(seed)
         features, labels, tables = [], [], []
         for week in range(NUM_WEEKS):
             batch_id = (FIRST + timedelta(days=7 * week)).strftime("%Y-%m-%d")
             columns, answers = _rows(rng, week, leak=leak)
+            if is_shuffled and week < NUM_WEEKS - HOLDOUT_DAYS // 7:
+                answers = rng.permutation(answers).tolist()
             table = pa.table(columns)
             tables.append(table)
             digest = put(layout.features(batch_id), FEATURES_FILE, table)

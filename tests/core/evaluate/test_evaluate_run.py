@@ -100,6 +100,26 @@ def test_a_leak_fails_by_being_too_good(env: Environment, product: LoadedProduct
     assert "auc_ceiling" in _failed(env, out)
 
 
+def test_shuffled_labels_are_a_no_to_the_model_and_no_failure_of_the_measurement(
+    env: Environment, product: LoadedProduct, make_world
+) -> None:
+    """The yardstick learns nothing from them either, so it gives no margin; the floor stands without one."""
+    world = make_world(is_shuffled=True)
+    out = run(_inputs(world, world.package(weights=np.array([0.0, 0.0, 0.0, 1.0, 1.0, 0.3]))), product=product, env=env)
+    assert out.verdict is Verdict.FAIL
+    assert {"auc_floor", "logloss_skill"} <= _failed(env, out)
+    assert b"not_worse_auc" in open_storage(env.store_root).read(out.report_uri)
+
+
+def test_a_good_model_is_left_to_a_person_where_the_yardstick_learned_nothing(
+    env: Environment, product: LoadedProduct, make_world
+) -> None:
+    world = make_world(is_shuffled=True)
+    out = run(_inputs(world, world.package()), product=product, env=env)
+    assert (out.verdict, _failed(env, out)) == (Verdict.INCONCLUSIVE, {"yardstick_learned"})
+    assert "learned nothing" in out.reason
+
+
 def test_a_worse_model_than_the_champion_fails_and_an_equal_one_passes(
     env: Environment, product: LoadedProduct, make_world
 ) -> None:

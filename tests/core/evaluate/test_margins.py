@@ -75,10 +75,19 @@ def test_quiet_slices_do_not_make_hair_triggers() -> None:
     assert (m.slice_auc, m.slice_calibration, m.slice_logloss) == tuple(LEAST_SLICE.values())
 
 
-@pytest.mark.parametrize("change", [{"gain_nats": 0.0}, {"gain_nats": float("nan")}, {"auc_trees": 0.5}])
-def test_a_yardstick_that_learned_nothing_sets_no_margin(change: dict[str, float]) -> None:
-    with pytest.raises(Unmeasurable, match="must be positive"):
-        derive([dataclasses.replace(FOLD, **change)], confidence=0.95)
+@pytest.mark.parametrize("change", [{"gain_nats": 0.0}, {"gain_nats": -0.1, "auc_trees": 0.45}, {"auc_trees": 0.5}])
+def test_a_yardstick_that_learned_nothing_leaves_nothing_to_give_up(change: dict[str, float]) -> None:
+    m = derive([dataclasses.replace(FOLD, **change)], confidence=0.95)
+    assert m.has_yardstick is False
+    assert 0.0 in (m.logloss, m.auc)
+    assert min(m.logloss, m.auc) == 0.0
+    assert derive([FOLD], confidence=0.95).has_yardstick is True
+
+
+@pytest.mark.parametrize("name", ["gain_nats", "auc_trees"])
+def test_folds_without_a_number_give_no_margin(name: str) -> None:
+    with pytest.raises(Unmeasurable, match="finite"):
+        derive([dataclasses.replace(FOLD, **{name: float("nan")})], confidence=0.95)
 
 
 def test_the_derivation_says_where_every_threshold_came_from() -> None:
