@@ -20,7 +20,8 @@ def reference_checks(
 ) -> tuple[Check, ...]:
     """Two dry-run checks; a first model has no reference, which the check says."""
     if champion is None:
-        return (_note("distribution_vs_champion", None, "no champion yet, so no training reference to compare with"),)
+        reason = "no champion yet, so no training reference to compare with"
+        return (Check(name="distribution_vs_champion", verdict=Verdict.PASS, reason=reason, is_decisive=False),)
     newest = _newest(document, num_days=product.release.holdout_days, product=product)
     columns = [name for name in champion.reference["features"] if name in document.schema]
     table = read_features(storage, layout, newest, columns=columns)
@@ -40,24 +41,23 @@ def _newest(document: DatasetDocument, *, num_days: int, product: Product) -> Da
 
 def _summary(drifts: tuple[Drift, ...], product: Product) -> tuple[Check, Check]:
     known = [d for d in drifts if d.is_over is not None]
-    over = [d for d in known if d.is_over]
+    counted = [d for d in drifts if d.missing_limit is not None]
+    over, going = [d for d in known if d.is_over], [d.name for d in counted if d.is_going_missing]
     share = len(over) / len(known) if known else None
-    named = ", ".join(f"{d.name} {d.distance:.3g} (limit {d.limit:.3g})" for d in over[:MAX_NAMED])
-    going = [d.name for d in drifts if d.is_going_missing]
     limit = product.monitor.share_over_limit
+    named = ", ".join(f"{d.name} {d.distance:.3g} (limit {d.limit:.3g})" for d in over[:MAX_NAMED])
     drifted = f"{len(over)} of {len(known)} features over their own limit; most: {named or 'none'}"
+    gone = f"{len(going)} of {len(counted)} features missing more often than in training: {going[:MAX_NAMED]}"
     return (
-        _note("distribution_vs_champion", share, drifted, bound=limit, is_over=share is not None and share > limit),
-        _note(
-            "missing_vs_champion",
-            float(len(going)),
-            f"features missing more often than in training: {going[:MAX_NAMED]}",
-            bound=0.0,
-            is_over=bool(going),
-        ),
+        _note("distribution_vs_champion", share, drifted, bound=limit),
+        _note("missing_vs_champion", float(len(going)) if counted else None, gone, bound=0.0),
     )
 
 
-def _note(name: str, value: float | None, reason: str, *, bound: float | None = None, is_over: bool = False) -> Check:
-    verdict = Verdict.FAIL if is_over else Verdict.PASS
+def _note(name: str, value: float | None, reason: str, *, bound: float) -> Check:
+    """A dry-run check; where no feature could be compared nothing is known, which is no pass."""
+    if value is None:
+        reason = f"nothing to compare: {reason}"
+        return Check(name=name, verdict=Verdict.INCONCLUSIVE, bound=bound, reason=reason, is_decisive=False)
+    verdict = Verdict.PASS if value <= bound else Verdict.FAIL
     return Check(name=name, verdict=verdict, value=value, bound=bound, reason=reason, is_decisive=False)
