@@ -14,6 +14,10 @@ from clearway.monitor.summary import DriftPart, FeatureDrift
 KEPT_SHARE = 0.05
 # Rows with a value that training lets us expect, before their absence means anything.
 MIN_EXPECTED = 30
+# A part of a feed that falls silent thins many features at once. On flights the silence of one of three airports takes
+# more than this share of all rows' values from at least 41 of 89 features; in 52 calm weeks at most 5 lose that much.
+THINNED_BY = 0.15
+MIN_THINNED_SHARE = 0.2
 # With fewer than half of the features left to compare, a share of them describes the outage rather than the world.
 MIN_COUNTED_SHARE = 0.5
 
@@ -49,6 +53,12 @@ def measure_drift(
 def lost_features(part: DriftPart) -> tuple[str, ...]:
     """Features that lost nearly all of their values, by name."""
     return tuple(sorted(f.name for f in part.features if f.is_lost))
+
+
+def thinned_features(part: DriftPart) -> tuple[str, ...]:
+    """Features with far more missing values than in training, by name; empty unless too many thin out together."""
+    thinned = sorted(f.name for f in part.features if f.missing - f.missing_reference > THINNED_BY)
+    return tuple(thinned) if len(thinned) > MIN_THINNED_SHARE * len(part.features) else ()
 
 
 def drift_words(part: DriftPart, *, bound: float) -> str:

@@ -1,7 +1,7 @@
 """From what was measured to a summary: faults, checks, one verdict with its reason. Pure."""
 
 from clearway.contracts.verdict import Check, Verdict, at_most, judge
-from clearway.monitor.drift import drift_words, lost_features
+from clearway.monitor.drift import drift_words, lost_features, thinned_features
 from clearway.monitor.summary import DriftPart, ModelPerformance, PerformancePart, Summary
 from clearway.product import Monitor
 
@@ -54,9 +54,15 @@ def _faults(num_rows: int, drift: DriftPart | None, policy: Monitor) -> tuple[st
         found.append(f"the batch has {num_rows} rows, at least {policy.min_rows} are needed; look at ingest")
     lost = lost_features(drift) if drift else ()
     if lost:
-        names = ", ".join(lost[:MAX_NAMES]) + (", …" if len(lost) > MAX_NAMES else "")
-        found.append(f"{len(lost)} features lost nearly all of their values ({names}); look at their source")
+        found.append(f"{len(lost)} features lost nearly all of their values ({_some(lost)}); look at their source")
+    thinned = thinned_features(drift) if drift else ()
+    if set(thinned) - set(lost):
+        found.append(f"{len(thinned)} features lost many of their values at once ({_some(thinned)}); a feed is silent")
     return tuple(found)
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:MAX_NAMES]) + (", …" if len(names) > MAX_NAMES else "")
 
 
 def _champion_check(digest: str | None) -> Check:

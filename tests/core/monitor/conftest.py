@@ -96,7 +96,13 @@ class Town:
         self.store = open_release_store(self.env)
 
     def rows(
-        self, week: int, *, shift: float = 0.0, num_rows: int = ROWS_PER_BATCH, lost: Sequence[str] = ()
+        self,
+        week: int,
+        *,
+        shift: float = 0.0,
+        num_rows: int = ROWS_PER_BATCH,
+        lost: Sequence[str] = (),
+        lost_share: float = 1.0,
     ) -> pa.Table:
         rng = np.random.default_rng(100 + week)
         start = FIRST + timedelta(weeks=week)
@@ -110,7 +116,8 @@ class Town:
         week_effect = rng.normal(0, 0.1, len(NUMERIC))
         for i, name in enumerate(NUMERIC):
             values = rng.normal(week_effect[i] + shift, 1, num_rows)
-            columns[name] = pa.array([None] * num_rows, pa.float64()) if name in lost else values
+            is_missing = np.arange(num_rows) < lost_share * num_rows if name in lost else None
+            columns[name] = pa.array(values, pa.float64(), mask=is_missing)
         return pa.table(columns | {"c": rng.choice(["u", "v", "w"], num_rows)})
 
     def truth(self, week: int, num_rows: int = ROWS_PER_BATCH) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]

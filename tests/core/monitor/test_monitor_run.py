@@ -105,6 +105,19 @@ def test_an_outage_is_an_alert_not_drift(town: Any) -> None:
     assert town.summary(10)["drift"]["num_counted"] == 6
 
 
+@pytest.mark.parametrize(("num_thinned", "is_alert"), [(1, False), (3, True)])
+def test_a_feed_that_falls_silent_in_part_is_an_alert_too(town: Any, num_thinned: int, is_alert: bool) -> None:
+    digest = town.release()
+    lost = [f"x{i}" for i in range(num_thinned)]
+    for week in (8, 9):
+        town.serve(week, digest)
+        table = town.rows(week, shift=1.0, lost=lost, lost_share=0.3)
+        outputs = town.monitor(week, town.land(week, table, labelled_week=week - 1))
+    assert outputs.retrain is not is_alert
+    assert ("a feed is silent" in outputs.reason) is is_alert
+    assert (outputs.verdict is Verdict.INCONCLUSIVE) is is_alert
+
+
 def test_without_a_champion_nothing_can_be_said(town: Any) -> None:
     outputs = town.monitor(8, town.land(8, town.rows(8), labelled_week=7))
     assert (outputs.verdict, outputs.retrain) == (Verdict.INCONCLUSIVE, False)
