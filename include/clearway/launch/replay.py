@@ -15,6 +15,9 @@ logger = logging.getLogger("clearway.launch")
 
 # After a retrained model was promoted, its labels need a week to arrive and one more to be judged.
 WEEKS_AFTER_RETRAINING = 2
+# Without `--weeks` the replay ends here at the latest: nothing else would end it where no retrained model is promoted, as
+# while a feed is silent. On flights the first retraining is decided after six weeks.
+MAX_DEFAULT_WEEKS = 12
 # A source that delivers nothing this often in a row has ended (or is broken, which a person should look at).
 MAX_REFUSED_IN_A_ROW = 3
 RELEASE_TIMEOUT_S = 1800.0
@@ -52,7 +55,8 @@ def batch_ids(batch: Batch, *, first_end: datetime) -> Iterator[str]:
 
 
 def is_enough(played: list[Played], *, weeks: int | None) -> bool:
-    """Whether to stop: after `weeks` batches, or by default once a retrained model has served WEEKS_AFTER_RETRAINING.
+    """Whether to stop: after `weeks` batches, or by default once a retrained model has served WEEKS_AFTER_RETRAINING,
+    at the latest after MAX_DEFAULT_WEEKS.
 
     Stops in any case when the source refused MAX_REFUSED_IN_A_ROW batches in a row.
     """
@@ -61,6 +65,8 @@ def is_enough(played: list[Played], *, weeks: int | None) -> bool:
         return True
     if weeks is not None:
         return len(played) >= weeks
+    if len(played) >= MAX_DEFAULT_WEEKS:
+        return True
     promoted = [i for i, p in enumerate(played) if p.is_promoted]
     return bool(promoted) and sum(p.is_landed for p in played[promoted[0] + 1 :]) >= WEEKS_AFTER_RETRAINING
 

@@ -46,6 +46,8 @@ def test_weeks_follow_the_first_release_without_gap() -> None:
         ("..xxx", None, True),
         ("..xxx", 39, True),
         ("..xx.x", None, False),
+        ("...........", None, False),
+        ("............", None, True),
     ],
 )
 def test_enough_is_enough(marks: str, weeks: int | None, expected: bool) -> None:

@@ -27,7 +27,7 @@ logger = logging.getLogger("clearway.launch")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What to play, and where the stack listens."""
     add_stack_arguments(parser)
-    add_week_arguments(parser, default="until the first retrained champion has served two more")
+    add_week_arguments(parser, default="until the first retrained champion has served two more, at most 12")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
