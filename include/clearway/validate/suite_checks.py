@@ -2,7 +2,7 @@
 
 Great Expectations counts what it evaluated and calls an empty set a success; in released versions results have gone
 missing and exceptions have passed as success. So every expectation is looked up by its own id, and what is missing,
-raised or without a plain yes or no is an error, never a pass.
+raised, looked at no value or without a plain yes or no is an error, never a pass.
 """
 
 from collections.abc import Sequence
@@ -44,6 +44,8 @@ def _check(index: int, expectation: Expectation, result: dict[str, Any] | None) 
         return Check(name=name, verdict=Verdict.ERROR, reason=f"raised instead of answering: {result['exceptions'][0]}")
     if not isinstance(result["success"], bool):
         return Check(name=name, verdict=Verdict.ERROR, reason=f"answered {result['success']!r}, neither yes nor no")
+    if _saw_nothing(result["result"]):
+        return Check(name=name, verdict=Verdict.ERROR, reason="saw no value at all; a check of nothing is no pass")
     value, text = _observed(result["result"])
     verdict = Verdict.PASS if result["success"] else Verdict.FAIL
     return Check(name=name, verdict=verdict, value=value, reason=f"{_arguments(expectation)}: {text}")
@@ -51,6 +53,13 @@ def _check(index: int, expectation: Expectation, result: dict[str, Any] | None) 
 
 def _arguments(expectation: Expectation) -> str:
     return ", ".join(f"{k} {v}" for k, v in expectation.args.items() if k != "column") or expectation.expect
+
+
+def _saw_nothing(result: dict[str, Any]) -> bool:
+    """Whether every row lacked a value. Great Expectations calls that a success for rules about single values."""
+    if "observed_value" in result:
+        return result["observed_value"] is None
+    return "element_count" in result and (result["element_count"] or 0) - (result.get("missing_count") or 0) <= 0
 
 
 def _observed(result: dict[str, Any]) -> tuple[float | None, str]:
