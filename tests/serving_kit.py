@@ -27,7 +27,7 @@ from clearway.deploy.controls import Controls
 from clearway.deploy.spec import Inputs, Outputs
 from clearway.infra.approvals import Approval, Decision, record_approval
 from clearway.infra.clock import Clock, SystemClock
-from clearway.infra.endpoint import LoggedRows, TrafficState
+from clearway.infra.endpoint import DeadMan, LoggedRows, Observed, TrafficState
 from clearway.infra.endpoint.local import LocalEndpoint
 from clearway.infra.environment import Environment
 from clearway.infra.layout import Layout
@@ -264,10 +264,15 @@ class InProcessEndpoint:
     def load(self, *, uri: str, digest: str, epoch: int) -> None:
         self.server.versions.load(uri, digest, epoch=epoch)
 
-    def set_weights(self, weights_pct: dict[str, float], *, epoch: int) -> None:
-        self.server.versions.set_weights(weights_pct, epoch=epoch)
+    def set_weights(self, weights_pct: dict[str, float], *, epoch: int, dead_man: DeadMan | None = None) -> None:
+        self.server.versions.set_weights(weights_pct, epoch=epoch, dead_man=dead_man)
+
+    def observe(self, *, epoch: int) -> Observed:
+        self.server.versions.hear(epoch=epoch)
+        return self.server.observed()
 
     def state(self) -> TrafficState:
+        self.server.versions.obey_dead_man()  # no event loop runs between calls, so the timer is looked at here
         serving = self.server.versions.serving
         return TrafficState(
             weights_pct=dict(serving.traffic.weights_pct), loaded=tuple(sorted(serving.loaded)), epoch=serving.epoch

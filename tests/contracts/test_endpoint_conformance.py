@@ -1,9 +1,11 @@
 """What every endpoint owes its callers. Implementations: a real server process, the server core in-process."""
 
+import time
+
 import pytest
 
 from clearway.contracts.errors import ConfigError, IntegrityError, StaleWriter, Unavailable
-from clearway.infra.endpoint import LoggedRows, TrafficState, open_endpoint
+from clearway.infra.endpoint import DeadMan, LoggedRows, TrafficState, open_endpoint
 from clearway.infra.environment import Environment
 from clearway.infra.layout import Layout
 from clearway.infra.storage import open_storage, to_path
@@ -191,3 +193,74 @@ def test_the_environment_names_the_endpoint(env):
 def test_a_wrong_url_is_a_config_error(env):
     with pytest.raises(ConfigError, match="http://host:port"):
         open_endpoint(env.model_copy(update={"endpoint": env.endpoint.model_copy(update={"url": "localhost:1"})}))
+
+
+def test_each_version_is_counted_by_the_callers_it_answered(env, endpoint, epoch):
+    one, two = make_package(env, 0.1), make_package(env, 0.9)
+    load(endpoint, one, epoch)
+    load(endpoint, two, epoch)
+    before = endpoint.observe(epoch=epoch).arms
+    for ref, num_requests in ((one, 2), (two, 1)):
+        endpoint.set_weights({ref.digest: 100.0}, epoch=epoch)
+        for _ in range(num_requests):
+            endpoint.score_logged(batch(2))
+        endpoint.predict([ROW])  # a probe is no caller
+    after = endpoint.observe(epoch=epoch)
+    assert after.epoch == epoch
+    assert len(after.arms[one.digest].latencies) == len(after.latency_bounds_s) + 1
+    for ref, num_requests in ((one, 2), (two, 1)):
+        found, earlier = after.arms[ref.digest], before.get(ref.digest)
+        assert found.num_requests - (earlier.num_requests if earlier else 0) == num_requests
+        assert found.num_scores - (earlier.num_scores if earlier else 0) == 2 * num_requests
+        assert found.num_errors == (earlier.num_errors if earlier else 0)
+        assert sum(found.latencies) == found.num_requests
+
+
+def test_watching_under_an_older_epoch_is_stale(endpoint, epoch):
+    with pytest.raises(StaleWriter):
+        endpoint.observe(epoch=epoch - 1)
+
+
+def test_a_silent_controller_loses_the_share_and_a_watching_one_keeps_it(env, endpoint, epoch):
+    stable, candidate = make_package(env, 0.1), make_package(env, 0.9)
+    load(endpoint, stable, epoch)
+    load(endpoint, candidate, epoch)
+    split = {candidate.digest: 5.0, stable.digest: 95.0}
+    endpoint.set_weights(split, epoch=epoch, dead_man=DeadMan(stable=stable.digest, after_s=1.0))
+    for _ in range(8):
+        time.sleep(0.2)
+        endpoint.observe(epoch=epoch)
+    assert endpoint.state().weights_pct == split
+    assert eventually(lambda: endpoint.state().weights_pct == {stable.digest: 100.0})
+    endpoint.set_weights(split, epoch=epoch)  # the controller is back, and arms none
+    time.sleep(1.2)
+    assert endpoint.state().weights_pct == split
+
+
+def test_a_dead_man_must_name_a_loaded_version(env, endpoint, epoch):
+    ref = make_package(env, 0.1)
+    load(endpoint, ref, epoch)
+    with pytest.raises(ConfigError, match="not loaded"):
+        endpoint.set_weights({ref.digest: 100.0}, epoch=epoch, dead_man=DeadMan(stable="f" * 64, after_s=1.0))
+    assert endpoint.state().weights_pct == {}
+
+
+def batch(num_rows):
+    """Rows as callers send them."""
+    return LoggedRows(
+        columns=("hour", "distance", "carrier"),
+        rows=[(7.0, 500.0, "AA")] * num_rows,
+        keys=[f"k{i}" for i in range(num_rows)],
+        event_times=["2013-04-08T00:00:00Z"] * num_rows,
+        batch_id="2013-04-08",
+    )
+
+
+def eventually(is_so, *, timeout_s=5.0):
+    """Whether a condition becomes true in time."""
+    deadline = time.monotonic() + timeout_s
+    while not is_so():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True

@@ -13,8 +13,9 @@ import msgspec
 
 from clearway.contracts.errors import DataError
 from clearway.infra.clock import Clock
+from clearway.infra.endpoint import Observed
 from clearway.packaging.encoder import RowError
-from clearway.serve.counters import Counters
+from clearway.serve.counters import GONE, LATENCY_BOUNDS_S, Counters
 from clearway.serve.decode import Request, decode
 from clearway.serve.http import (
     BODY_TIMEOUT_S,
@@ -44,6 +45,7 @@ MAX_INLINE_ROWS = 16
 MAX_REQUEST_ID = 64  # characters of a caller's own x-request-id
 OVERLOADED = 503
 MAX_MESSAGE = 2_000  # characters; a text that names a caller's field must not grow with it
+WATCH_S = 0.5  # seconds between two looks at the dead-man timer, which is set in seconds
 MAX_IN_FLIGHT = 256  # requests beyond this wait longer than a caller would; they are told to come back
 _TEXT = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 _METHODS = {
@@ -110,13 +112,12 @@ class ModelServer:
         began = time.perf_counter()
         headers = dict(scope["headers"])
         is_probe = b"x-clearway-probe" in headers
-        status, digest, num_rows = 200, "", 0
+        status, digest, scores = 200, "", list[float]()
         self._num_in_flight += 1
         try:
             if self._num_in_flight > self._limits.max_in_flight:
                 raise Refusal(503, "overloaded", "the server is at its limit of requests; retry after a second")
             request = await self._read(headers, receive)
-            num_rows = len(request.rows)
             serving = self.versions.serving
             version = self._choose(serving, headers)
             digest = version.digest
@@ -126,14 +127,14 @@ class ModelServer:
                 self._log(request_id, request, scores, digest, serving.epoch)
             await send_bytes(send, 200, _answer(scores, digest), self._headers(request_id, digest))
         except Refusal as refusal:
-            status, num_rows = refusal.status, 0
+            status, scores = refusal.status, []
             await send_refusal(send, refusal, [(b"retry-after", b"1")] if status == OVERLOADED else None)
         except Disconnected:
-            status, num_rows = 499, 0
+            status, scores = GONE, []
         finally:
             self._num_in_flight -= 1
             took_s = time.perf_counter() - began
-            self.counters.count(status, digest, num_rows=num_rows, duration_s=took_s, is_probe=is_probe)
+            self.counters.count(status, digest, duration_s=took_s, is_probe=is_probe, scores=scores)
 
     async def _read(self, headers: dict[bytes, bytes], receive: Receive) -> Request:
         check_json_type(headers)
@@ -194,6 +195,16 @@ class ModelServer:
             status, body = 503, b'{"error":{"code":"no_model","message":"no model takes traffic yet"}}'
         await send_bytes(send, status, body, [kind], is_head=method == "HEAD")
 
+    def observed(self) -> Observed:
+        """What every version did for callers since this process started."""
+        return Observed(
+            server_id=self._id_prefix,
+            at_s=self._clock.now_s(),
+            epoch=self.versions.serving.epoch,
+            latency_bounds_s=LATENCY_BOUNDS_S,
+            arms={digest: arm.counts() for digest, arm in self.counters.arms.items() if digest},
+        )
+
     def _metrics(self) -> bytes:
         serving, rows = self.versions.serving, self.prediction_log
         weights = {digest: serving.traffic.weights_pct.get(digest, 0.0) for digest in serving.loaded}
@@ -243,11 +254,19 @@ class ModelServer:
         await receive()
         await send({"type": "lifespan.startup.complete"})
         making = asyncio.ensure_future(self._pages())
+        watching = asyncio.ensure_future(self._watch_controller())
         await receive()
+        watching.cancel()
         await making
         await asyncio.to_thread(self.prediction_log.close)
         self._pool.shutdown()
         await send({"type": "lifespan.shutdown.complete"})
+
+    async def _watch_controller(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_S)
+            if self.versions.is_dead_man_due():
+                await asyncio.to_thread(self.versions.obey_dead_man)
 
 
 def score_rows(version: Loaded, request: Request) -> list[float]:

@@ -5,28 +5,70 @@ Plain integers changed on the event loop only; rendering costs nothing until som
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+
+from clearway.infra.endpoint import ArmCounts
 
 # Seconds; from one quick row (0.25 ms) to the body timeout (10 s).
 LATENCY_BOUNDS_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 10.0)
 
 
+OK, GONE = 200, 499  # GONE: the caller hung up, which says nothing about the model
+
+
+class Arm:
+    """What one version did for callers; empty digest: requests that never reached a version."""
+
+    __slots__ = ("buckets", "num_errors", "num_requests", "num_scores", "score_square_sum", "score_sum", "sum_s")
+
+    def __init__(self) -> None:
+        self.num_requests = self.num_errors = self.num_scores = 0
+        self.score_sum = self.score_square_sum = self.sum_s = 0.0
+        self.buckets = [0] * (len(LATENCY_BOUNDS_S) + 1)
+
+    def counts(self) -> ArmCounts:
+        """A copy that stands still."""
+        return ArmCounts(
+            num_requests=self.num_requests,
+            num_errors=self.num_errors,
+            latencies=tuple(self.buckets),
+            num_scores=self.num_scores,
+            score_sum=self.score_sum,
+            score_square_sum=self.score_square_sum,
+        )
+
+
 class Counters:
-    """Requests by status and model, rows by model, and one latency histogram."""
+    """Requests by status, model and probe; per model what a rollout is judged by."""
 
     def __init__(self) -> None:
         self.requests: Counter[tuple[int, str, bool]] = Counter()
-        self.rows: Counter[str] = Counter()
-        self._buckets = [0] * (len(LATENCY_BOUNDS_S) + 1)
-        self._sum_s = 0.0
+        self.arms: dict[str, Arm] = {}
+        self._probes = Arm()
 
-    def count(self, status: int, digest: str, *, num_rows: int, duration_s: float, is_probe: bool) -> None:
-        """One finished request; `digest` is empty when no model was asked, probes are counted apart."""
+    def count(
+        self, status: int, digest: str, *, duration_s: float, is_probe: bool, scores: Sequence[float] = ()
+    ) -> None:
+        """One finished request; `digest` is empty when no model was asked. Probes are counted apart.
+
+        A refusal counts against the version that was asked: both versions of a rollout meet the same callers, so what
+        callers do wrong cancels out, and what only one of them refuses does not.
+        """
         self.requests[status, digest, is_probe] += 1
-        if num_rows and not is_probe:
-            self.rows[digest] += num_rows
-        self._buckets[bisect_left(LATENCY_BOUNDS_S, duration_s)] += 1
-        self._sum_s += duration_s
+        arm = self._probes if is_probe else self.arms.get(digest)
+        if arm is None:
+            arm = self.arms[digest] = Arm()
+        arm.sum_s += duration_s
+        arm.buckets[bisect_left(LATENCY_BOUNDS_S, duration_s)] += 1
+        if status == GONE:
+            return
+        arm.num_requests += 1
+        if status != OK:
+            arm.num_errors += 1
+        for score in scores:
+            arm.num_scores += 1
+            arm.score_sum += score
+            arm.score_square_sum += score * score
 
     def render(
         self, *, gauges: Mapping[str, float], totals: Mapping[str, float], weights: Mapping[str, float]
@@ -37,7 +79,8 @@ class Counters:
             labels = f'code="{status}",model_digest="{digest}",probe="{str(is_probe).lower()}"'
             lines.append(f"clearway_serve_requests_total{{{labels}}} {count}")
         lines += _header("clearway_serve_rows_total", "counter", "Rows scored for callers.")
-        lines += [f'clearway_serve_rows_total{{model_digest="{d}"}} {n}' for d, n in sorted(self.rows.items())]
+        rows = sorted((digest, arm.num_scores) for digest, arm in self.arms.items() if arm.num_scores)
+        lines += [f'clearway_serve_rows_total{{model_digest="{d}"}} {n}' for d, n in rows]
         lines += _header("clearway_serve_traffic_weight_pct", "gauge", "Share of traffic per loaded version.")
         lines += [f'clearway_serve_traffic_weight_pct{{model_digest="{d}"}} {w:g}' for d, w in weights.items()]
         lines += self._histogram()
@@ -48,11 +91,12 @@ class Counters:
 
     def _histogram(self) -> list[str]:
         name = "clearway_serve_request_seconds"
+        arms = [*self.arms.values(), self._probes]
         lines, reached = _header(name, "histogram", "Time from headers read to answer sent."), 0
-        for bound, count in zip((*LATENCY_BOUNDS_S, "+Inf"), self._buckets, strict=True):
-            reached += count
+        for i, bound in enumerate((*LATENCY_BOUNDS_S, "+Inf")):
+            reached += sum(arm.buckets[i] for arm in arms)
             lines.append(f'{name}_bucket{{le="{bound}"}} {reached}')
-        return [*lines, f"{name}_sum {self._sum_s:.6f}", f"{name}_count {reached}"]
+        return [*lines, f"{name}_sum {sum(arm.sum_s for arm in arms):.6f}", f"{name}_count {reached}"]
 
 
 def _header(name: str, kind: str, text: str) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from clearway.contracts.errors import ConfigError, IntegrityError
 from clearway.contracts.manifest import canonical_json
+from clearway.infra.endpoint import DeadMan
 from clearway.infra.storage import LocalStorage, join, open_storage
 from clearway.packaging.package import FILES, MANIFEST, SIGNATURE, Package, open_package
 
@@ -20,11 +21,13 @@ STATE_FILE = "traffic.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedState:
-    """Last good state: loaded digest → package address, traffic table, newest epoch seen."""
+    """Last good state: loaded digest → package address, traffic table, newest epoch seen, who takes over if the
+    controller falls silent."""
 
     loaded: Mapping[str, str]
     weights_pct: Mapping[str, float]
     epoch: int
+    dead_man: DeadMan | None = None
 
 
 class LocalCopy:
@@ -69,7 +72,12 @@ class LocalCopy:
 
     def save(self, state: SavedState) -> None:
         """Replace the saved state atomically and durably."""
-        values = {"loaded": dict(state.loaded), "weights_pct": list(state.weights_pct.items()), "epoch": state.epoch}
+        values = {
+            "loaded": dict(state.loaded),
+            "weights_pct": list(state.weights_pct.items()),
+            "epoch": state.epoch,
+            "dead_man": [state.dead_man.stable, state.dead_man.after_s] if state.dead_man else None,
+        }
         self._storage.write(join(self._root, STATE_FILE), canonical_json(values))
 
     def read(self) -> SavedState:
@@ -81,7 +89,11 @@ class LocalCopy:
         try:
             raw = json.loads(data)
             weights = {str(d): float(w) for d, w in raw["weights_pct"]}
-            return SavedState(loaded=dict(raw["loaded"]), weights_pct=weights, epoch=int(raw["epoch"]))
+            armed = raw.get("dead_man")
+            dead_man = DeadMan(stable=str(armed[0]), after_s=float(armed[1])) if armed else None
+            return SavedState(
+                loaded=dict(raw["loaded"]), weights_pct=weights, epoch=int(raw["epoch"]), dead_man=dead_man
+            )
         except (ValueError, KeyError, TypeError) as error:
             raise IntegrityError(
                 f"{self._root}/{STATE_FILE} is damaged: {error}; delete it and run the reconciler to restore traffic"

@@ -11,7 +11,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 
+from clearway.contracts.codec import to_jsonable
 from clearway.contracts.errors import ClearwayError, IntegrityError, StaleWriter, Unavailable
+from clearway.infra.endpoint import DeadMan
 from clearway.serve.app import MAX_MESSAGE, ModelServer, score_rows
 from clearway.serve.decode import decode
 from clearway.serve.openapi import describe, render_page
@@ -36,10 +38,24 @@ class LoadVersion(_Part):
     epoch: Epoch
 
 
+class DeadManTimer(_Part):
+    """Who takes all traffic when the controller is silent for that long."""
+
+    stable: Digest
+    after_s: Annotated[float, pydantic.Field(gt=0, le=86_400, allow_inf_nan=False)]
+
+
 class SetTraffic(_Part):
     """A whole traffic table: digest → percent, sum 100; empty takes all traffic away."""
 
     weights_pct: Annotated[dict[Digest, Weight], pydantic.Field(max_length=16)]
+    epoch: Epoch
+    dead_man: DeadManTimer | None = None
+
+
+class Heard(_Part):
+    """A controller watches; its epoch."""
+
     epoch: Epoch
 
 
@@ -98,8 +114,16 @@ def _add_versions(app: fastapi.FastAPI, server: ModelServer) -> None:
     @app.put("/admin/traffic", tags=["admin"])
     def set_traffic(body: SetTraffic) -> Done:
         """Replace the traffic table atomically; the next request is answered by it."""
-        versions.set_weights(body.weights_pct, epoch=body.epoch)
+        timer = body.dead_man
+        dead_man = DeadMan(stable=timer.stable, after_s=timer.after_s) if timer else None
+        versions.set_weights(body.weights_pct, epoch=body.epoch, dead_man=dead_man)
         return Done()
+
+    @app.post("/admin/observe", tags=["admin"])
+    async def observe(body: Heard) -> dict[str, Any]:
+        """What every version did for callers; also tells the dead-man timer that the controller lives."""
+        await fastapi.concurrency.run_in_threadpool(versions.hear, epoch=body.epoch)
+        return dict(to_jsonable(server.observed()))  # on the event loop, where counting happens
 
     @app.get("/admin/state", tags=["admin"])
     def state() -> State:

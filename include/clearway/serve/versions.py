@@ -7,16 +7,18 @@ and fenced by the epoch, which is stored before it counts.
 import dataclasses
 import logging
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from clearway.contracts.errors import ClearwayError, ConfigError, StaleWriter
+from clearway.infra.endpoint import DeadMan
 from clearway.packaging.package import Package
 from clearway.packaging.runtime import Scorer
 from clearway.serve.local_copy import LocalCopy, SavedState
-from clearway.serve.traffic import Traffic
+from clearway.serve.traffic import ALL_PCT, Traffic
 
 log = logging.getLogger("clearway.serve")
 
@@ -37,11 +39,13 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """One consistent state: digest → loaded version, the traffic table over them, the newest epoch seen."""
+    """One consistent state: digest → loaded version, the traffic table over them, the newest epoch seen, and who takes
+    over if the controller of that epoch falls silent."""
 
     loaded: Mapping[str, Loaded]
     traffic: Traffic
     epoch: int
+    dead_man: DeadMan | None = None
 
 
 class Versions:
@@ -49,6 +53,7 @@ class Versions:
 
     def __init__(self, copy: LocalCopy) -> None:
         self._copy, self._lock = copy, threading.Lock()
+        self._heard_s = time.monotonic()
         self.serving = Serving(loaded=MappingProxyType({}), traffic=Traffic({}), epoch=0)
 
     def restore(self) -> None:
@@ -66,7 +71,9 @@ class Versions:
                 log.exception("local copy of a version does not verify", extra={"model_digest": digest})
         is_whole = set(saved.weights_pct) <= set(loaded)
         traffic = Traffic(saved.weights_pct if is_whole else {})
-        self.serving = Serving(loaded=MappingProxyType(loaded), traffic=traffic, epoch=saved.epoch)
+        self._heard_s = time.monotonic()  # a restarted server gives the controller its whole time again
+        dead_man = saved.dead_man if is_whole else None
+        self.serving = Serving(loaded=MappingProxyType(loaded), traffic=traffic, epoch=saved.epoch, dead_man=dead_man)
 
     def load(self, uri: str, digest: str, *, epoch: int) -> None:
         """Verify, copy and warm up beside the others. Raises: StaleWriter, IntegrityError, ConfigError."""
@@ -89,17 +96,40 @@ class Versions:
                 self._store(loaded={d: v for d, v in self.serving.loaded.items() if d != digest})
                 self._copy.drop(digest)
 
-    def set_weights(self, weights_pct: Mapping[str, float], *, epoch: int) -> None:
+    def set_weights(self, weights_pct: Mapping[str, float], *, epoch: int, dead_man: DeadMan | None = None) -> None:
         """Raises: StaleWriter; ConfigError for a bad table or a version that is not loaded. Nothing changes then."""
         traffic = Traffic(weights_pct)
+        named = {*weights_pct, *([dead_man.stable] if dead_man else [])}
         with self._lock:
             self._fence(epoch)
-            missing = sorted(set(weights_pct) - set(self.serving.loaded))
+            missing = sorted(named - set(self.serving.loaded))
             if missing:
                 loaded = sorted(self.serving.loaded)
                 raise ConfigError(f"version {missing[0][:80]!r} is not loaded; loaded: {loaded}; load it first")
-            if traffic.weights_pct != self.serving.traffic.weights_pct:
-                self._store(traffic=traffic)
+            self._heard_s = time.monotonic()
+            if (traffic.weights_pct, dead_man) != (self.serving.traffic.weights_pct, self.serving.dead_man):
+                self._store(traffic=traffic, dead_man=dead_man)
+
+    def hear(self, *, epoch: int) -> None:
+        """The controller lives. Raises: StaleWriter."""
+        with self._lock:
+            self._fence(epoch)
+            self._heard_s = time.monotonic()
+
+    def is_dead_man_due(self) -> bool:
+        """Whether the controller has been silent too long."""
+        armed = self.serving.dead_man
+        return armed is not None and time.monotonic() - self._heard_s >= armed.after_s
+
+    def obey_dead_man(self) -> None:
+        """Give the traffic to the stable version, if that is due."""
+        with self._lock:
+            armed = self.serving.dead_man
+            if armed is None or not self.is_dead_man_due():
+                return
+            extra = {"model_digest": armed.stable, "after_s": armed.after_s, "epoch": self.serving.epoch}
+            log.error("controller is silent, traffic goes back", extra=extra)
+            self._store(traffic=Traffic({armed.stable: ALL_PCT}), dead_man=None)
 
     def _fence(self, epoch: int) -> None:
         if epoch < self.serving.epoch:
@@ -112,7 +142,9 @@ class Versions:
             changes["loaded"] = MappingProxyType(changes["loaded"])
         after = dataclasses.replace(self.serving, **changes)
         loaded = {digest: version.uri for digest, version in after.loaded.items()}
-        self._copy.save(SavedState(loaded=loaded, weights_pct=after.traffic.weights_pct, epoch=after.epoch))
+        self._copy.save(
+            SavedState(loaded=loaded, weights_pct=after.traffic.weights_pct, epoch=after.epoch, dead_man=after.dead_man)
+        )
         self.serving = after
 
 

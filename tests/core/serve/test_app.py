@@ -283,6 +283,7 @@ ADMIN = [
     ("PUT", "/admin/traffic"),
     ("POST", "/admin/score"),
     ("POST", "/admin/flush"),
+    ("POST", "/admin/observe"),
     ("GET", "/admin/anything"),
 ]
 

@@ -1,6 +1,6 @@
 """Metrics: counts are kept apart by status, model and probe, and read as Prometheus text."""
 
-from clearway.serve.counters import LATENCY_BOUNDS_S, Counters, parse_metric
+from clearway.serve.counters import GONE, LATENCY_BOUNDS_S, Counters, parse_metric
 
 
 def render(counters):
@@ -9,9 +9,9 @@ def render(counters):
 
 def test_requests_rows_and_probes_are_counted_apart():
     counters = Counters()
-    counters.count(200, "a", num_rows=5, duration_s=0.001, is_probe=False)
-    counters.count(200, "a", num_rows=7, duration_s=0.001, is_probe=True)
-    counters.count(422, "", num_rows=0, duration_s=0.001, is_probe=False)
+    counters.count(200, "a", duration_s=0.001, is_probe=False, scores=[0.5] * 5)
+    counters.count(200, "a", duration_s=0.001, is_probe=True, scores=[0.5] * 7)
+    counters.count(422, "", duration_s=0.001, is_probe=False)
     text = render(counters)
     requests = dict(parse_metric(text, "clearway_serve_requests_total"))
     assert requests == {
@@ -28,7 +28,7 @@ def test_requests_rows_and_probes_are_counted_apart():
 def test_the_histogram_is_cumulative_and_complete():
     counters = Counters()
     for duration_s in (0.0001, 0.00025, 0.003, 99.0):
-        counters.count(200, "a", num_rows=1, duration_s=duration_s, is_probe=False)
+        counters.count(200, "a", duration_s=duration_s, is_probe=False)
     buckets = dict(parse_metric(render(counters), "clearway_serve_request_seconds_bucket"))
     values = list(buckets.values())
     assert values == sorted(values)
@@ -39,7 +39,7 @@ def test_the_histogram_is_cumulative_and_complete():
 
 def test_every_sample_belongs_to_a_declared_type():
     counters = Counters()
-    counters.count(200, "a", num_rows=1, duration_s=0.1, is_probe=False)
+    counters.count(200, "a", duration_s=0.1, is_probe=False)
     lines = render(counters).splitlines()
     declared = {line.split()[2] for line in lines if line.startswith("# TYPE")}
     for line in lines:
@@ -47,3 +47,15 @@ def test_every_sample_belongs_to_a_declared_type():
             name = line.partition("{")[0].partition(" ")[0]
             base = name.removesuffix("_bucket").removesuffix("_sum").removesuffix("_count")
             assert {name, base} & declared, line
+
+
+def test_a_version_is_judged_by_callers_only_and_not_by_those_who_hung_up():
+    counters = Counters()
+    counters.count(200, "a", duration_s=0.001, is_probe=False, scores=[0.25, 0.75])
+    counters.count(422, "a", duration_s=0.2, is_probe=False)
+    counters.count(GONE, "a", duration_s=5.0, is_probe=False)
+    counters.count(200, "a", duration_s=9.0, is_probe=True, scores=[1.0])
+    arm = counters.arms["a"].counts()
+    assert (arm.num_requests, arm.num_errors, arm.num_scores) == (2, 1, 2)
+    assert (arm.score_sum, arm.score_square_sum) == (1.0, 0.625)
+    assert sum(arm.latencies) == 3

@@ -18,6 +18,52 @@ class TrafficState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ArmCounts:
+    """What one version did for callers since the server started; probes are not counted. All numbers only rise.
+
+    Args:
+        num_requests: requests it was chosen for.
+        num_errors: of these, answered by an error that was not the caller's, or by another version in its place.
+        latencies: answered requests per bound of `Observed.latency_bounds_s`, and those above the last.
+        num_scores, score_sum, score_square_sum: rows scored, and moments of their scores.
+    """
+
+    num_requests: int
+    num_errors: int
+    latencies: tuple[int, ...]
+    num_scores: int
+    score_sum: float
+    score_square_sum: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """One reading of an endpoint's counters.
+
+    Args:
+        server_id: the process that counted; another id means that counting began anew.
+        at_s: Unix seconds of the reading, by the endpoint's clock.
+        epoch: newest epoch the endpoint has seen.
+        latency_bounds_s: upper bounds in seconds, rising.
+        arms: digest → counts.
+    """
+
+    server_id: str
+    at_s: float
+    epoch: int
+    latency_bounds_s: tuple[float, ...]
+    arms: dict[str, ArmCounts]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadMan:
+    """Give all traffic to `stable` when the writer of this epoch is not heard of for `after_s` seconds."""
+
+    stable: str
+    after_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoggedRows:
     """Rows to score as the product's callers do, with what the prediction log keeps of them.
 
@@ -46,10 +92,18 @@ class Endpoint(Protocol):
         """
         ...
 
-    def set_weights(self, weights_pct: dict[str, float], *, epoch: int) -> None:
+    def set_weights(self, weights_pct: dict[str, float], *, epoch: int, dead_man: DeadMan | None = None) -> None:
         """Switch traffic atomically. Weights are finite, >= 0 and sum to 100; an empty table takes all traffic away.
 
+        `dead_man` replaces the one before; without it none is armed.
         Raises: StaleWriter, ConfigError (bad table, version not loaded; nothing changed), Unavailable.
+        """
+        ...
+
+    def observe(self, *, epoch: int) -> Observed:
+        """What every version did for callers; a sign of life for the dead-man timer.
+
+        Raises: StaleWriter, Unavailable.
         """
         ...
 

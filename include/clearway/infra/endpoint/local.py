@@ -7,8 +7,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from clearway.contracts.codec import from_jsonable
 from clearway.contracts.errors import ClearwayError, ConfigError, IntegrityError, StaleWriter, Unavailable
-from clearway.infra.endpoint import LoggedRows, TrafficState
+from clearway.infra.endpoint import DeadMan, LoggedRows, Observed, TrafficState
 
 PROBE_HEADER = "x-clearway-probe"  # asks for an answer like any caller's that is counted apart and never logged
 DIGEST_HEADER = "x-clearway-model-digest"
@@ -41,8 +42,13 @@ class LocalEndpoint:
     def unload(self, digest: str, *, epoch: int) -> None:
         self._admin("DELETE", f"/admin/versions/{digest}?epoch={epoch}")
 
-    def set_weights(self, weights_pct: dict[str, float], *, epoch: int) -> None:
-        self._admin("PUT", "/admin/traffic", {"weights_pct": weights_pct, "epoch": epoch})
+    def set_weights(self, weights_pct: dict[str, float], *, epoch: int, dead_man: DeadMan | None = None) -> None:
+        body = {"weights_pct": weights_pct, "epoch": epoch}
+        timer = {"dead_man": {"stable": dead_man.stable, "after_s": dead_man.after_s}} if dead_man else {}
+        self._admin("PUT", "/admin/traffic", body | timer)
+
+    def observe(self, *, epoch: int) -> Observed:
+        return from_jsonable(Observed, self._admin("POST", "/admin/observe", {"epoch": epoch}))
 
     def state(self) -> TrafficState:
         answer = self._admin("GET", "/admin/state")
