@@ -12,7 +12,9 @@ from clearway.infra.storage import LocalStorage
 
 pytestmark = [pytest.mark.slow, pytest.mark.airflow, pytest.mark.timeout(1800)]
 
-FIRST_END, NEXT_BATCH = "2014-07-01", "2014-07-01"
+FIRST_END, NEXT_BATCH = "2015-01-01", "2015-01-01"
+# The release on 1 January judges on the year before, which begins with this day.
+HOLDOUT_START = "2013-12-31"
 STAGES = ("ingest", "preprocess", "validate", "tune", "train", "evaluate", "approve", "deploy")
 KILLED = ("preprocess", "train", "evaluate", "deploy")
 
@@ -66,6 +68,35 @@ def _is_at(stack: Any, stage: str) -> bool:
     return bool(stack.job_processes(stage))
 
 
+def test_a_model_of_shuffled_labels_is_rejected_and_changes_nothing(stack: Any) -> None:
+    """The source delivers wrong labels for all that is trained on, true ones for the year that judges."""
+    import httpx
+
+    document, traffic = stack.document(), stack.traffic()
+    assert traffic.weights_pct == {document.champion.digest: 100.0}
+    with stack.shuffled_labels(before=HOLDOUT_START):
+        stack.api.trigger("seattle_rain_release", "planted", conf={"as_of": FIRST_END}, note="")
+        states = stack.wait("release", "planted")
+    done = ("ingest", "preprocess", "validate", "tune", "train", "evaluate")
+    assert states == dict.fromkeys(done, "success") | dict.fromkeys(("approve", "deploy", "champion"), "skipped")
+    assert stack.api.run("seattle_rain_release", "planted").state == "success"
+    trained = stack.outputs("release", "planted", "train")["model"]["digest"]
+    evaluated = stack.outputs("release", "planted", "evaluate")
+    assert (evaluated["verdict"], evaluated["model"]["digest"]) == ("fail", trained)
+    assert "gates did not pass" in evaluated["reason"]
+    evaluation = json.loads(LocalStorage().read(evaluated["evaluation_uri"]))
+    failed = {check["name"] for check in evaluation["checks"] if check["verdict"] == "fail"}
+    assert {"auc_floor", "logloss_skill", "not_worse_logloss[champion]", "not_worse_auc[champion]"} <= failed
+    report = httpx.get(f"{stack.url}/clearway/runs/seattle_rain_release/planted/evaluate/report.html")
+    assert report.status_code == httpx.codes.OK
+    assert all(name in report.text for name in failed)
+    after = stack.document()
+    assert trained != after.champion.digest
+    assert (after.champion, after.previous) == (document.champion, document.previous)
+    assert stack.traffic().weights_pct == traffic.weights_pct
+    assert trained not in stack.traffic().loaded
+
+
 def test_a_trigger_form_with_nonsense_is_refused(stack: Any) -> None:
     for conf in ({"as_of": "soon"}, {"approval": "yes"}, {"reason": "x" * 501}):
         with pytest.raises(Exception, match="refused with 400"):
@@ -95,7 +126,7 @@ def test_a_backfilled_batch_is_landed_scored_and_monitored(stack: Any) -> None:
 
 
 def test_an_event_starts_one_release_and_the_same_evidence_no_second(stack: Any) -> None:
-    event = {"as_of": "2014-08-01", "evidence_digest": "e" * 64, "reason": "drift seen elsewhere"}
+    event = {"as_of": "2015-02-01", "evidence_digest": "e" * 64, "reason": "drift seen elsewhere"}
     known = stack.runs("release")
     stack.post_event("retrain", event)
     first = stack.new_run("release", known)
@@ -115,7 +146,7 @@ def test_a_request_file_starts_a_release(stack: Any) -> None:
     known = stack.runs("release")
     folder: Path = stack.home / "drop" / "seattle_rain"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "please.json").write_text(json.dumps({"as_of": "2014-06-01", "reason": "asked by file"}))
+    (folder / "please.json").write_text(json.dumps({"as_of": "2014-12-01", "reason": "asked by file"}))
     run_id = stack.new_run("release", known)
     states = stack.wait("release", run_id, answer="Reject")
     assert states["train"] == "success"
@@ -124,11 +155,11 @@ def test_a_request_file_starts_a_release(stack: Any) -> None:
         "GET", f"/dags/seattle_rain_release/dagRuns/{run_id}/taskInstances/ingest/xcomEntries/clearway_request"
     )["value"]
     asked = request if isinstance(request, dict) else json.loads(request)
-    assert (asked["end"], asked["reason"]) == ("2014-06-01T00:00:00Z", "asked by file")
+    assert (asked["end"], asked["reason"]) == ("2014-12-01T00:00:00Z", "asked by file")
 
 
 def test_a_person_who_fails_a_task_stops_its_job(stack: Any, until: Any) -> None:
-    stack.api.trigger("seattle_rain_release", "stopped", conf={"as_of": "2014-05-01"}, note="")
+    stack.api.trigger("seattle_rain_release", "stopped", conf={"as_of": "2014-11-01"}, note="")
     until(lambda: stack.job_processes("preprocess"), seconds=420, what="the job of preprocess")
     path = "/dags/seattle_rain_release/dagRuns/stopped/taskInstances/preprocess"
     stack.call("PATCH", path, {"new_state": "failed"})
@@ -139,8 +170,7 @@ def test_a_person_who_fails_a_task_stops_its_job(stack: Any, until: Any) -> None
 
 def test_a_rollback_by_hand_brings_the_previous_champion_back(stack: Any) -> None:
     before = stack.document()
-    if before.previous is None:
-        pytest.skip("only one model was released: every later candidate was rejected by its gates")
+    assert before.previous is not None, "the release after the event took the traffic"
     stack.api.trigger("seattle_rain_rollback", "back", conf={"reason": "drill"}, note="")
     assert stack.wait("rollback", "back") == {"revert": "success", "champion": "success"}
     assert stack.document().champion.digest == before.previous.digest
