@@ -15,8 +15,8 @@ logger = logging.getLogger("clearway.launch")
 
 # After a retrained model was promoted, its labels need a week to arrive and one more to be judged.
 WEEKS_AFTER_RETRAINING = 2
-# Without `--weeks` the replay ends here at the latest: nothing else would where no retrained model is promoted, as while
-# a feed is silent. On flights the first retraining is decided after six weeks.
+# Without `--weeks` the replay ends here at the latest: nothing else would where no retrained model is promoted, as
+# while a feed is silent. On flights the first retraining is decided after six weeks.
 MAX_DEFAULT_WEEKS = 12
 # A source that delivers nothing this often in a row has ended (or is broken, which a person should look at).
 MAX_REFUSED_IN_A_ROW = 3
