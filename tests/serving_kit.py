@@ -22,12 +22,13 @@ from onnx import TensorProto, helper
 
 from clearway.contracts.codec import from_jsonable, to_jsonable
 from clearway.contracts.errors import ConfigError, Unavailable
+from clearway.contracts.observed import Observed
 from clearway.contracts.refs import ModelRef
 from clearway.deploy.controls import Controls
 from clearway.deploy.spec import Inputs, Outputs
 from clearway.infra.approvals import Approval, Decision, record_approval
 from clearway.infra.clock import Clock, SystemClock
-from clearway.infra.endpoint import DeadMan, LoggedRows, Observed, TrafficState
+from clearway.infra.endpoint import DeadMan, LoggedRows, TrafficState
 from clearway.infra.endpoint.local import LocalEndpoint
 from clearway.infra.environment import Environment
 from clearway.infra.layout import Layout

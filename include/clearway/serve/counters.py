@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from clearway.infra.endpoint import ArmCounts
+from clearway.contracts.observed import ArmCounts
 
 # Seconds; from one quick row (0.25 ms) to the body timeout (10 s).
 LATENCY_BOUNDS_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 10.0)

@@ -9,7 +9,8 @@ import msgspec
 
 from clearway.contracts.codec import from_jsonable
 from clearway.contracts.errors import ClearwayError, ConfigError, IntegrityError, StaleWriter, Unavailable
-from clearway.infra.endpoint import DeadMan, LoggedRows, Observed, TrafficState
+from clearway.contracts.observed import Observed
+from clearway.infra.endpoint import DeadMan, LoggedRows, TrafficState
 
 PROBE_HEADER = "x-clearway-probe"  # asks for an answer like any caller's that is counted apart and never logged
 DIGEST_HEADER = "x-clearway-model-digest"

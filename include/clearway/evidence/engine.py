@@ -1,0 +1,280 @@
+"""One look: new counts into the state, the state into a judgement.
+
+alpha     chance that a harmless candidate is ever found harmful, over all metrics, steps and looks of one rollout.
+          Shared by Bonferroni between decisive metrics; within a metric, one process per step, averaged, so that harm
+          that begins late is not drowned in earlier calm.
+beta      chance that a candidate worse by the margin passes. Every decisive metric must show "no harm" at this level by
+          itself, so nothing is to be shared (an intersection-union test, Berger 1982).
+
+FAIL once harm is shown. PASS once every decisive metric has shown "no harm" and the step has its minimum of requests.
+INCONCLUSIVE otherwise.
+"""
+
+import dataclasses
+import math
+from bisect import bisect_left
+from dataclasses import dataclass
+from enum import StrEnum
+
+from clearway.contracts.errors import ConfigError
+from clearway.contracts.observed import ArmCounts, Observed
+from clearway.contracts.verdict import Check, Judgement, Verdict, judge
+from clearway.evidence import two_means, two_rates
+from clearway.evidence.reading import Baseline, Reading, read
+from clearway.evidence.two_means import Moments
+
+NO_MOMENTS = Moments(num=0, total=0.0, squares=0.0)
+# Points of the curve that are kept; older ones are thinned by half, so that it always reaches from begin to end.
+MAX_CURVE = 120
+
+
+class Kind(StrEnum):
+    """What is compared: answers that failed, answers that took too long, the mean score."""
+
+    ERRORS = "errors"
+    SLOW = "slow"
+    SCORE = "score"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One comparison.
+
+    Args:
+        margin: difference that is too much: of two rates (errors, slow), or of mean scores, either way.
+        above_s: slow means longer than this; the next bound of the server's histogram counts. Only for SLOW.
+        is_decisive: False for a dry run: measured and reported, never counted.
+    """
+
+    kind: Kind
+    margin: float
+    above_s: float = 0.0
+    is_decisive: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What a rollout is judged by; see the module for alpha and beta."""
+
+    alpha: float
+    beta: float
+    num_steps: int
+    metrics: tuple[Metric, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """One metric so far.
+
+    Args:
+        harm: per step, logarithms of the e-process per odds ratio. Rates only.
+        no_harm: the same per common rate, over all steps. Rates only.
+        is_safe: "no harm" was shown at some look; it stays shown.
+        candidate, control: counts and sums over all steps.
+    """
+
+    harm: tuple[tuple[float, ...], ...] = ()
+    no_harm: tuple[float, ...] = ()
+    is_safe: bool = False
+    candidate: Moments = NO_MOMENTS
+    control: Moments = NO_MOMENTS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One point of the evidence curve: difference of the first metric with its band, and e-value of harm."""
+
+    at_s: float
+    weight_pct: float
+    estimate: float | None
+    low: float | None
+    high: float | None
+    harm_e: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """All that is known; JSON through clearway.contracts.codec, so any process can go on with it."""
+
+    step: int = 0
+    num_candidate: int = 0
+    num_control: int = 0
+    baseline: Baseline | None = None
+    tallies: tuple[Tally, ...] = ()
+    curve: tuple[Point, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looked:
+    """A look's result; `num_candidate` and `num_control` are requests of the current step."""
+
+    state: State
+    judgement: Judgement
+
+
+def begin_step(state: State, *, step: int) -> State:
+    """Another share begins: its own process of harm, its own minimum. A look never spans two shares, since a rate that
+    changes with the hour would then differ between the versions by their mix of hours alone."""
+    return dataclasses.replace(state, step=step, num_candidate=0, num_control=0, baseline=None)
+
+
+def look(
+    rules: Rules,
+    state: State,
+    observed: Observed,
+    *,
+    candidate: str,
+    control: str,
+    epoch: int,
+    now_s: float,
+    weight_pct: float,
+    min_requests: int,
+) -> Looked:
+    """Count what is new and judge. A reading with a problem changes no count, and is INCONCLUSIVE at best.
+
+    Raises: ConfigError for rules without a decisive metric.
+    """
+    check_rules(rules)
+    reading = read(state.baseline, observed, candidate=candidate, control=control, epoch=epoch, now_s=now_s)
+    after = _count(rules, state, reading, observed.latency_bounds_s)
+    checks = [_judged(metric, tally, rules) for metric, tally in zip(rules.metrics, after.tallies, strict=True)]
+    after = dataclasses.replace(after, curve=_drawn(after, rules, reading, weight_pct))
+    if reading.problem:
+        checks.append(Check(name="reading", verdict=Verdict.INCONCLUSIVE, reason=reading.problem))
+    checks.append(_traffic(after, min_requests))
+    return Looked(state=after, judgement=judge(checks))
+
+
+def check_rules(rules: Rules) -> None:
+    """Raises: ConfigError naming what is wrong."""
+    if not any(metric.is_decisive for metric in rules.metrics):
+        raise ConfigError("a rollout needs at least one decisive metric; all of them are dry runs")
+    for name, level in (("alpha", rules.alpha), ("beta", rules.beta)):
+        if not 0 < level < 1:
+            raise ConfigError(f"{name} {level} is no error rate; allowed: above 0, below 1")
+    for metric in rules.metrics:
+        if not 0 < metric.margin < 1:
+            raise ConfigError(f"margin {metric.margin} of {metric.kind.value} is not allowed; choose above 0, below 1")
+
+
+def _count(rules: Rules, state: State, reading: Reading, bounds_s: tuple[float, ...]) -> State:
+    tallies = state.tallies or tuple(Tally() for _ in rules.metrics)
+    new = reading.candidate, reading.control
+    if new[0] is None or new[1] is None:
+        return dataclasses.replace(state, baseline=reading.baseline, tallies=tallies)
+    return dataclasses.replace(
+        state,
+        baseline=reading.baseline,
+        num_candidate=state.num_candidate + new[0].num_requests,
+        num_control=state.num_control + new[1].num_requests,
+        tallies=tuple(
+            _added(
+                tally,
+                metric,
+                _moments(metric, new[0], bounds_s),
+                _moments(metric, new[1], bounds_s),
+                step=state.step,
+                beta=rules.beta,
+            )
+            for metric, tally in zip(rules.metrics, tallies, strict=True)
+        ),
+    )
+
+
+def _added(tally: Tally, metric: Metric, one: Moments, other: Moments, *, step: int, beta: float) -> Tally:
+    tally = dataclasses.replace(tally, candidate=_sum(tally.candidate, one), control=_sum(tally.control, other))
+    if metric.kind is Kind.SCORE:
+        band = two_means.difference(tally.candidate, tally.control, alpha=beta)
+        is_within = band is not None and -metric.margin < band[0] and band[2] < metric.margin
+        return dataclasses.replace(tally, is_safe=tally.is_safe or is_within)
+    fresh = two_rates.Look(
+        candidate=one.num, candidate_yes=int(one.total), control=other.num, control_yes=int(other.total)
+    )
+    harm = (*tally.harm, *((0.0,) * len(two_rates.ODDS_RATIOS) for _ in range(step + 1 - len(tally.harm))))
+    newest = tuple(a + b for a, b in zip(harm[step], two_rates.harm(fresh), strict=True))
+    no_harm = tally.no_harm or (0.0,) * len(two_rates.COMMON_RATES)
+    no_harm = tuple(a + b for a, b in zip(no_harm, two_rates.no_harm(fresh, margin=metric.margin), strict=True))
+    is_safe = tally.is_safe or two_rates.mean_e(no_harm) >= 1 / beta
+    return dataclasses.replace(tally, harm=(*harm[:step], newest), no_harm=no_harm, is_safe=is_safe)
+
+
+def _moments(metric: Metric, arm: ArmCounts, bounds_s: tuple[float, ...]) -> Moments:
+    if metric.kind is Kind.SCORE:
+        return Moments(num=arm.num_scores, total=arm.score_sum, squares=arm.score_square_sum)
+    if metric.kind is Kind.ERRORS:
+        return Moments(num=arm.num_requests, total=arm.num_errors, squares=arm.num_errors)
+    num_slow = sum(arm.latencies[bisect_left(bounds_s, metric.above_s) + 1 :])
+    return Moments(num=sum(arm.latencies), total=num_slow, squares=num_slow)
+
+
+def _sum(a: Moments, b: Moments) -> Moments:
+    return Moments(num=a.num + b.num, total=a.total + b.total, squares=a.squares + b.squares)
+
+
+def harm_e(tally: Tally, *, num_steps: int) -> float:
+    """E-value of harm over all steps; a step that has not begun holds its share at 1."""
+    begun = math.fsum(two_rates.mean_e(logs) for logs in tally.harm)
+    return (begun + (num_steps - len(tally.harm))) / num_steps
+
+
+def _judged(metric: Metric, tally: Tally, rules: Rules) -> Check:
+    num_decisive = sum(m.is_decisive for m in rules.metrics)
+    alpha = rules.alpha / max(1, num_decisive)
+    if metric.kind is Kind.SCORE:
+        return _judged_score(metric, tally, alpha=alpha)
+    found = harm_e(tally, num_steps=rules.num_steps)
+    rates = [m.total / m.num if m.num else math.nan for m in (tally.candidate, tally.control)]
+    seen = f"candidate {rates[0]:.2%} of {tally.candidate.num}, control {rates[1]:.2%} of {tally.control.num}"
+    if found >= 1 / alpha:
+        return _check(metric, Verdict.FAIL, found, 1 / alpha, f"harm shown: {seen}; e-value {found:.3g}")
+    if tally.is_safe:
+        return _check(metric, Verdict.PASS, found, 1 / alpha, f"no harm of {metric.margin:.2%} or more: {seen}")
+    text = f"neither harm nor its absence shown yet: {seen}; margin {metric.margin:.2%}"
+    return _check(metric, Verdict.INCONCLUSIVE, found, 1 / alpha, text)
+
+
+def _judged_score(metric: Metric, tally: Tally, *, alpha: float) -> Check:
+    band = two_means.difference(tally.candidate, tally.control, alpha=alpha)
+    if band is None:
+        return _check(metric, Verdict.INCONCLUSIVE, None, metric.margin, "too few scores in one of the versions")
+    low, estimate, high = band
+    seen = f"mean score differs by {estimate:+.4f} ({low:+.4f} to {high:+.4f})"
+    if low > metric.margin or high < -metric.margin:
+        return _check(metric, Verdict.FAIL, estimate, metric.margin, f"shifted beyond {metric.margin:g}: {seen}")
+    verdict = Verdict.PASS if tally.is_safe else Verdict.INCONCLUSIVE
+    return _check(metric, verdict, estimate, metric.margin, f"{seen}; margin {metric.margin:g}")
+
+
+def _check(metric: Metric, verdict: Verdict, value: float | None, bound: float, reason: str) -> Check:
+    # A document holds JSON, which has no infinity; e-values beyond this are all the same certainty.
+    shown = None if value is None else min(value, 1e300)
+    return Check(
+        name=metric.kind.value, verdict=verdict, value=shown, bound=bound, reason=reason, is_decisive=metric.is_decisive
+    )
+
+
+def _traffic(state: State, min_requests: int) -> Check:
+    least = min(state.num_candidate, state.num_control)
+    seen = f"{state.num_candidate} requests to the candidate, {state.num_control} to the control in this step"
+    if least >= max(1, min_requests):
+        return Check(name="traffic", verdict=Verdict.PASS, value=least, bound=min_requests, reason=seen)
+    text = f"too little traffic: {seen}, {max(1, min_requests)} of each are asked for"
+    return Check(name="traffic", verdict=Verdict.INCONCLUSIVE, value=least, bound=min_requests, reason=text)
+
+
+def _drawn(state: State, rules: Rules, reading: Reading, weight_pct: float) -> tuple[Point, ...]:
+    if reading.baseline is None or reading.candidate is None:
+        return state.curve
+    tally = state.tallies[0]
+    band = two_means.difference(tally.candidate, tally.control, alpha=rules.alpha)
+    low, estimate, high = band or (None, None, None)
+    point = Point(
+        at_s=reading.baseline.at_s,
+        weight_pct=weight_pct,
+        estimate=estimate,
+        low=low,
+        high=high,
+        harm_e=min(harm_e(tally, num_steps=rules.num_steps), 1e300) if tally.harm else 1.0,
+    )
+    kept = state.curve[::2] if len(state.curve) >= MAX_CURVE else state.curve
+    return (*kept, point)

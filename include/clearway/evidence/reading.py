@@ -1,0 +1,109 @@
+"""From cumulative counters to new outcomes per look; what cannot be trusted is named and not counted."""
+
+import math
+from dataclasses import dataclass
+
+from clearway.contracts.observed import ArmCounts, Observed
+
+NOTHING = ArmCounts(num_requests=0, num_errors=0, latencies=(), num_scores=0, score_sum=0.0, score_square_sum=0.0)
+# A reading older than this says nothing about now; the driver reads every second or two.
+MAX_AGE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Baseline:
+    """The reading that the next one is held against."""
+
+    server_id: str
+    at_s: float
+    candidate: ArmCounts
+    control: ArmCounts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What is new since the baseline.
+
+    Args:
+        baseline: for the next look.
+        candidate, control: new counts; None when nothing of this reading may be counted.
+        problem: why not, or "".
+    """
+
+    baseline: Baseline | None
+    candidate: ArmCounts | None = None
+    control: ArmCounts | None = None
+    problem: str = ""
+
+
+def read(
+    before: Baseline | None, observed: Observed, *, candidate: str, control: str, epoch: int, now_s: float
+) -> Reading:
+    """New counts of both versions; the first reading only sets the baseline.
+
+    Args:
+        candidate, control: digests. A version that no caller has reached is absent, which means zero.
+        epoch: the reader's own; a reading under another one belongs to somebody else's rollout.
+    """
+    found = Baseline(
+        server_id=observed.server_id,
+        at_s=observed.at_s,
+        candidate=observed.arms.get(candidate, _zeros(observed)),
+        control=observed.arms.get(control, _zeros(observed)),
+    )
+    if problem := _nonsense(observed, found, epoch=epoch, now_s=now_s):
+        return Reading(baseline=before, problem=problem)
+    if before is None:
+        return Reading(baseline=found)
+    if observed.server_id != before.server_id:
+        return Reading(baseline=found, problem="counters began anew with another server process")
+    if observed.at_s <= before.at_s:
+        return Reading(baseline=before, problem=f"reading of {observed.at_s:.3f} came twice or out of order")
+    new = [
+        _minus(after, earlier)
+        for after, earlier in ((found.candidate, before.candidate), (found.control, before.control))
+    ]
+    if any(min(_numbers(arm)) < 0 for arm in new):
+        return Reading(baseline=found, problem="counters fell within one server process")
+    return Reading(baseline=found, candidate=new[0], control=new[1])
+
+
+def _nonsense(observed: Observed, found: Baseline, *, epoch: int, now_s: float) -> str:
+    if observed.epoch != epoch:
+        return f"reading belongs to epoch {observed.epoch}, not {epoch}"
+    if not math.isfinite(observed.at_s) or now_s - observed.at_s > MAX_AGE_S:
+        return f"reading is {now_s - observed.at_s:.0f} s old, at most {MAX_AGE_S:.0f} s are allowed"
+    for name, arm in (("candidate", found.candidate), ("control", found.control)):
+        numbers = _numbers(arm)
+        moments = (arm.score_sum, arm.score_square_sum)
+        if not all(math.isfinite(x) for x in (*numbers, *moments)) or min(numbers) < 0:
+            return f"counts of the {name} are not finite numbers >= 0"
+        if arm.num_errors > arm.num_requests or len(arm.latencies) != len(observed.latency_bounds_s) + 1:
+            return f"counts of the {name} contradict each other"
+    return ""
+
+
+def _numbers(arm: ArmCounts) -> tuple[float, ...]:
+    return (arm.num_requests, arm.num_errors, arm.num_scores, *arm.latencies)
+
+
+def _zeros(observed: Observed) -> ArmCounts:
+    return ArmCounts(
+        num_requests=0,
+        num_errors=0,
+        latencies=(0,) * (len(observed.latency_bounds_s) + 1),
+        num_scores=0,
+        score_sum=0.0,
+        score_square_sum=0.0,
+    )
+
+
+def _minus(after: ArmCounts, before: ArmCounts) -> ArmCounts:
+    return ArmCounts(
+        num_requests=after.num_requests - before.num_requests,
+        num_errors=after.num_errors - before.num_errors,
+        latencies=tuple(a - b for a, b in zip(after.latencies, before.latencies, strict=True)),
+        num_scores=after.num_scores - before.num_scores,
+        score_sum=after.score_sum - before.score_sum,
+        score_square_sum=after.score_square_sum - before.score_square_sum,
+    )
