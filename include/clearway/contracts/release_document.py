@@ -159,18 +159,20 @@ def begin_deploy(
 ) -> ReleaseDocument:
     """Store the intent to deploy before anything moves, so that whoever resumes knows what to finish.
 
-    The first version of a product has no control to be compared with, so it takes all traffic at once.
+    A product's first version has no control to be compared with, and neither has the champion itself deployed again:
+    both take all traffic at once.
     Raises: StaleWriter if another operation is unfinished; ConfigError for a plan that does not end with all traffic.
     """
     check_epoch(document, epoch)
     _require(document, Phase.IDLE, "begin a deploy")
     rollouts.check_plan(rollout.plan)
+    has_control = document.champion is not None and document.champion.digest != candidate.digest
     return dataclasses.replace(
         document,
         candidate=candidate,
         weight_pct=0.0,
         phase=Phase.DEPLOYING,
-        rollout=rollout if document.champion else ALL_AT_ONCE,
+        rollout=rollout if has_control else ALL_AT_ONCE,
         release_id=candidate.release_id,
     )
 

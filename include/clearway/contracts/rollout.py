@@ -46,12 +46,14 @@ class PlanStep:
         min_requests: answered by the candidate during this step; 0 together with `min_s` 0: go on at once.
         min_s: seconds the step lasts at least.
         max_s: seconds after which missing evidence is called missing, and a person is asked.
+        hold_s: seconds a person then has to decide, before the traffic goes back.
     """
 
     weight_pct: float
     min_requests: int = 0
     min_s: float = 0.0
     max_s: float = 0.0
+    hold_s: float = 0.0
 
     @property
     def asks_evidence(self) -> bool:
@@ -77,6 +79,7 @@ class Rollout:
     Args:
         strategy: its name, for people.
         plan: shares in order; the last one is all traffic.
+        rules: what the evidence is judged by (clearway.evidence.engine.Rules as JSON); empty where none is asked for.
         index: the current step.
         entered_s: when the endpoint first confirmed the step's share; None before.
         evidence: state of the verdict engine, JSON; carried from step to step, so one error rate covers them all.
@@ -88,6 +91,7 @@ class Rollout:
 
     strategy: str
     plan: tuple[PlanStep, ...]
+    rules: dict[str, Any] = dataclasses.field(default_factory=dict)
     index: int = 0
     entered_s: float | None = None
     evidence: dict[str, Any] | None = None
@@ -117,7 +121,7 @@ def check_plan(plan: tuple[PlanStep, ...]) -> None:
     if not shares or not rises or shares[0] <= 0 or shares[-1] != ALL_TRAFFIC_PCT:
         raise ConfigError(f"rollout shares {shares} percent; allowed: rising, above 0, the last exactly 100")
     for step in plan:
-        if not all(math.isfinite(x) and x >= 0 for x in (step.min_requests, step.min_s, step.max_s)):
+        if not all(math.isfinite(x) and x >= 0 for x in (step.min_requests, step.min_s, step.max_s, step.hold_s)):
             raise ConfigError(f"rollout step {step} holds a number that is not finite and >= 0; mend it")
 
 

@@ -19,17 +19,20 @@ from clearway.contracts.errors import (
 )
 from clearway.contracts.release_document import Phase, ReleaseDocument
 from clearway.contracts.verdict import Check, Verdict
+from clearway.deploy import machine
 from clearway.deploy.controls import Controls
 from clearway.deploy.proofs import check_golden, probe_live
-from clearway.deploy.rollout import Action, CheckGolden, Load, ProbeLive, Seen, SetWeights, Step
-from clearway.deploy.strategies import blue_green
+from clearway.deploy.rollout import Action, CheckGolden, Load, Observe, ProbeLive, Seen, SetWeights, Step, Wait
+from clearway.infra.endpoint import DeadMan
 from clearway.infra.faults import fault
 
 log = logging.getLogger("clearway.deploy")
 
-# The longest path (deploy, failed live probe, abort) takes 14 steps; more means that effects do not last.
+# The longest path without a wait (deploy, failed live probe, abort) takes 14 steps; more: effects do not last.
 MAX_STEPS = 40
 LEASE_POLL_S = 0.5
+# A driver looks every second or two, so this much silence means that it is gone; shorter would trip on a slow disk.
+DEAD_MAN_S = 15.0
 
 
 @dataclasses.dataclass(slots=True)
@@ -53,12 +56,25 @@ class Tenure:
         try:
             self.version = controls.store.swap(document, expected_version=self.version)
         except CompareAndSwapFailed:
-            stored, version = controls.store.read(document.product)
-            documents.check_epoch(stored, epoch)
-            if stored != document:  # equal means: our own write took effect and only its answer was lost
-                raise
-            self.version = version
+            document, self.version = self._merge(document)
         self.document = document
+
+    def _merge(self, document: ReleaseDocument) -> tuple[ReleaseDocument, int]:
+        """After a refused write: our own took effect and its answer was lost, or a person gave an order meanwhile."""
+        controls = self.controls
+        stored, version = controls.store.read(document.product)
+        documents.check_epoch(stored, self.epoch)
+        if stored == document:
+            return stored, version
+        order = stored.rollout.order if stored.rollout else None
+        if order is None or stored != documents.give_order(self.document, order):
+            raise CompareAndSwapFailed(
+                f"document of {document.product!r} changed without a new epoch or an order; somebody writes past the "
+                "lease, find out who"
+            )
+        if document.phase is Phase.DEPLOYING:  # otherwise the rollout has just ended, and the order with it
+            document = documents.give_order(document, order)
+        return document, controls.store.swap(document, expected_version=version)
 
 
 def take(controls: Controls, product: str, *, holder: str, is_seized: bool = False) -> Tenure:
@@ -89,9 +105,10 @@ def drive(tenure: Tenure, *, keeps_lease: bool = False) -> None:
         keeps_lease: the holder goes on with its own release after finishing someone else's.
     Raises: StaleWriter (a newer holder took over), Unavailable (the intent stays stored for whoever retries).
     """
-    seen = _look(tenure, None)
-    for _ in range(MAX_STEPS):
-        step = blue_green.step(tenure.document, seen, now_s=tenure.controls.clock.now_s())
+    seen, num_steps = _look(tenure, None), 0
+    while num_steps < MAX_STEPS:
+        step = machine.step(tenure.document, seen, now_s=tenure.controls.clock.now_s())
+        num_steps = 0 if isinstance(step.action, Wait) else num_steps + 1
         if step.document != tenure.document:
             _store_step(tenure, step, keeps_lease=keeps_lease)
         if tenure.document.phase is Phase.IDLE:
@@ -153,11 +170,22 @@ def _act(tenure: Tenure, action: Action, seen: Seen) -> Seen:
         return dataclasses.replace(seen, golden=check_golden(controls, action.version))
     if isinstance(action, ProbeLive):
         return dataclasses.replace(_look(tenure, seen), live=probe_live(controls, action.digest))
-    if isinstance(action, SetWeights):
-        controls.endpoint.set_weights(action.weights_pct, epoch=tenure.epoch)
+    if isinstance(action, Observe):
+        observed = controls.endpoint.observe(epoch=tenure.epoch)
+        return dataclasses.replace(_look(tenure, seen), observed=observed)
+    if isinstance(action, Wait):
+        controls.clock.sleep(action.seconds)
+        tenure.store(tenure.document)  # keeps the lease alive, and brings a person's order if there is one
+    elif isinstance(action, SetWeights):
+        controls.endpoint.set_weights(action.weights_pct, epoch=tenure.epoch, dead_man=_dead_man(tenure, action))
     else:
         seen = _load(tenure, action, seen)
     return _look(tenure, seen)
+
+
+def _dead_man(tenure: Tenure, action: SetWeights) -> DeadMan | None:
+    champion = tenure.document.champion
+    return DeadMan(stable=champion.digest, after_s=DEAD_MAN_S) if action.has_dead_man and champion else None
 
 
 def _load(tenure: Tenure, action: Load, seen: Seen) -> Seen:

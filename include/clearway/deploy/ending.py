@@ -4,7 +4,8 @@ import logging
 
 from clearway.contracts.errors import StaleWriter, Unavailable
 from clearway.contracts.refs import RolloutStatus
-from clearway.contracts.release_document import ALL_TRAFFIC_PCT, HistoryEntry, Outcome, ReleaseDocument
+from clearway.contracts.release_document import HistoryEntry, Outcome, ReleaseDocument
+from clearway.contracts.rollout import ALL_TRAFFIC_PCT
 from clearway.contracts.verdict import Verdict
 from clearway.deploy.controls import Controls
 from clearway.deploy.spec import Outputs

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from clearway.contracts import release_document as documents
 from clearway.contracts.errors import Unavailable
-from clearway.contracts.release_document import ALL_TRAFFIC_PCT, Phase, ReleaseDocument, Version
+from clearway.contracts.release_document import Phase, ReleaseDocument, Version
+from clearway.contracts.rollout import ALL_TRAFFIC_PCT
 from clearway.deploy.champion_alias import alias_digest, project_champion
 from clearway.deploy.controls import Controls, open_controls
 from clearway.deploy.drive import Tenure, drive, let_go, take
@@ -104,6 +106,7 @@ def _repair_serving(product: str, todo: list[Repair], controls: Controls) -> Rel
     tenure = take(controls, product, holder=HOLDER)
     try:
         if Repair.FINISH_INTENT in todo:
+            _give_up_abandoned(tenure)
             drive(tenure, keeps_lease=True)
         if Repair.RESTORE_TRAFFIC in todo:
             _restore(tenure)
@@ -112,6 +115,17 @@ def _repair_serving(product: str, todo: list[Repair], controls: Controls) -> Rel
     finally:
         let_go(tenure)
     return tenure.document
+
+
+def _give_up_abandoned(tenure: Tenure) -> None:
+    """A rollout that lives on evidence needs a driver that stays; one without goes back instead of waiting for hours.
+
+    A driver that only crashed comes back within the lease, long before this.
+    """
+    document = tenure.document
+    if document.phase is Phase.DEPLOYING and document.rollout and document.rollout.step.asks_evidence:
+        reason = f"abandoned at {document.weight_pct:g} %: its driver has not come back within the lease"
+        tenure.store(documents.begin_abort(document, epoch=tenure.epoch, reason=reason))
 
 
 def _restore(tenure: Tenure) -> None:

@@ -1,12 +1,13 @@
-"""The words every rollout strategy speaks: what was seen, what to do next.
+"""The words of the state machine: what was seen, what to do next.
 
-A strategy is one pure function `step(document, seen, now_s) → Step`. Its document is stored before its action is
-performed, so whoever resumes after a crash finds the intent and goes on.
+`machine.step(document, seen, now_s) → Step` is pure. Its document is stored before its action is performed, so whoever
+resumes after a crash finds the intent and goes on.
 """
 
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from clearway.contracts.observed import Observed
 from clearway.contracts.release_document import ReleaseDocument, Version
 from clearway.contracts.verdict import Check
 
@@ -20,7 +21,9 @@ class Seen:
         weights_pct: digest → share of traffic in percent.
         endpoint_epoch: newest epoch the endpoint has seen; once it is ours, older holders are refused there too.
         golden: how the loaded candidate answered its package's golden rows; None before it was asked.
-        live: whether callers are answered by `live_digest`; None before it was asked, or after the traffic changed.
+        live: whether callers are answered by the version in question; None before it was asked, or after the traffic
+            changed.
+        observed: what the endpoint counted per version; None before it was asked in this look.
     """
 
     loaded: frozenset[str]
@@ -28,6 +31,7 @@ class Seen:
     endpoint_epoch: int
     golden: Check | None = None
     live: Check | None = None
+    observed: Observed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +52,11 @@ class CheckGolden:
 
 @dataclass(frozen=True, slots=True)
 class SetWeights:
-    """Switch the traffic table atomically."""
+    """Switch the traffic table atomically. `has_dead_man`: back to the champion if this driver falls silent."""
 
     name: ClassVar[str] = "weights"
     weights_pct: dict[str, float] = field(default_factory=dict)
+    has_dead_man: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,22 @@ class ProbeLive:
     digest: str
 
 
-Action = Load | CheckGolden | SetWeights | ProbeLive
+@dataclass(frozen=True, slots=True)
+class Observe:
+    """Read what the endpoint counted per version; also the sign of life that its dead-man timer waits for."""
+
+    name: ClassVar[str] = "observe"
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Let traffic flow, then look again."""
+
+    name: ClassVar[str] = "wait"
+    seconds: float
+
+
+Action = Load | CheckGolden | SetWeights | ProbeLive | Observe | Wait
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from clearway.contracts import release_document as documents
 from clearway.contracts.errors import ClearwayError, ConfigError, NotApproved, StaleWriter
 from clearway.contracts.release_document import Outcome, Phase, ReleaseDocument, Version
+from clearway.contracts.rollout import ALL_AT_ONCE, Rollout
 from clearway.deploy.controls import Controls, open_controls
 from clearway.deploy.drive import Tenure, drive, let_go, take
 from clearway.deploy.ending import outputs_of, refused, unload_retired
 from clearway.deploy.rollback import run as rollback
 from clearway.deploy.spec import Inputs, Outputs
+from clearway.deploy.strategies import begin
 from clearway.infra.approvals import verify_approval
 from clearway.infra.faults import fault
 
@@ -33,11 +35,27 @@ def run(inputs: Inputs, *, product: "LoadedProduct", env: "Environment") -> Outp
     from clearway.deploy.champion_alias import project_champion  # noqa: PLC0415 - imports MLflow
 
     controls = open_controls(env, product=product.name)
-    return deploy(inputs, controls=controls, project=lambda version: project_champion(env, product.name, version))
+    return deploy(
+        inputs,
+        controls=controls,
+        project=lambda version: project_champion(env, product.name, version),
+        rollout=begin(product.spec.rollout),
+    )
 
 
-def deploy(inputs: Inputs, *, controls: Controls, project: Callable[[Version], object]) -> Outputs:
-    """The same with its clients handed in. `project` mirrors the new champion to the registry, best effort."""
+def deploy(
+    inputs: Inputs,
+    *,
+    controls: Controls,
+    project: Callable[[Version], object],
+    rollout: Rollout = ALL_AT_ONCE,
+) -> Outputs:
+    """The same with its clients handed in.
+
+    Args:
+        project: mirrors the new champion to the registry, best effort.
+        rollout: how a new candidate takes traffic; one that is under way keeps the plan it began with.
+    """
     document, _ = controls.store.read(inputs.product)
     if (entry := documents.outcome_of(document, inputs.release_id)) is None:
         _check_package(inputs, controls)
@@ -49,7 +67,7 @@ def deploy(inputs: Inputs, *, controls: Controls, project: Callable[[Version], o
             return refused(f"not approved: the approval is for product {approval.product!r}", document)
         fault("deploy.before_lease")
         try:
-            document = _deploy(inputs, controls)
+            document = _deploy(inputs, controls, rollout)
         except StaleWriter as error:
             document = _follow(inputs, controls, error)
         entry = documents.outcome_of(document, inputs.release_id)
@@ -65,7 +83,7 @@ def _check_package(inputs: Inputs, controls: Controls) -> None:
     open_package(controls.storage, inputs.model.uri, inputs.model.digest, key_folder=controls.key_folder)
 
 
-def _deploy(inputs: Inputs, controls: Controls) -> ReleaseDocument:
+def _deploy(inputs: Inputs, controls: Controls, rollout: Rollout) -> ReleaseDocument:
     version = Version(uri=inputs.model.uri, digest=inputs.model.digest, release_id=inputs.release_id)
     tenure = take(controls, inputs.product, holder=inputs.release_id)
     fault("deploy.after_lease")
@@ -75,7 +93,7 @@ def _deploy(inputs: Inputs, controls: Controls) -> ReleaseDocument:
             let_go(tenure)  # another run of this very release ended it while we waited
             return tenure.document
         if tenure.document.phase is Phase.IDLE:
-            tenure.store(documents.begin_deploy(tenure.document, version, epoch=tenure.epoch))
+            tenure.store(documents.begin_deploy(tenure.document, version, epoch=tenure.epoch, rollout=rollout))
             fault("deploy.after_intent")
         elif tenure.document.phase is Phase.DEPLOYING and tenure.document.candidate != version:
             raise ConfigError(

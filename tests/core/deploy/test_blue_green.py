@@ -1,4 +1,4 @@
-"""The blue-green strategy as a table: (document, seen) → (document, action), and properties over every path."""
+"""Blue-green through the state machine as a table: (document, seen) → (document, action), and properties of paths."""
 
 import dataclasses
 
@@ -10,8 +10,8 @@ from clearway.contracts import release_document as documents
 from clearway.contracts.errors import Unavailable
 from clearway.contracts.release_document import Outcome, Phase, ReleaseDocument, Version
 from clearway.contracts.verdict import Check, Verdict
+from clearway.deploy.machine import step
 from clearway.deploy.rollout import CheckGolden, Load, ProbeLive, Seen, SetWeights
-from clearway.deploy.strategies.blue_green import step
 
 BLUE = Version(uri="file:///m/blue", digest="b" * 64, release_id="r1")
 GREEN = Version(uri="file:///m/green", digest="0" * 64, release_id="r2")

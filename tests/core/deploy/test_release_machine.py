@@ -14,9 +14,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from clearway.contracts import release_document as documents
 from clearway.contracts.errors import CompareAndSwapFailed, LeaseHeld, StaleWriter, Unavailable
 from clearway.contracts.release_document import Outcome, Phase, Version
+from clearway.contracts.rollout import ALL_TRAFFIC_PCT
 from clearway.contracts.verdict import Check, Verdict
+from clearway.deploy import machine
 from clearway.deploy.rollout import CheckGolden, Load, Seen, SetWeights
-from clearway.deploy.strategies import blue_green
 from clearway.infra.sql_release_store import SqlReleaseStore
 
 TTL_S = 10.0
@@ -129,7 +130,7 @@ class ReleaseMachine(RuleBasedStateMachine):
             endpoint_epoch=self.endpoint_epoch,
             **deployer.checks,
         )
-        result = blue_green.step(deployer.document, seen, now_s=self.now_s)
+        result = machine.step(deployer.document, seen, now_s=self.now_s)
         if result.document != deployer.document:
             if result.document.phase is Phase.ABORTING and deployer.document.phase is Phase.DEPLOYING:
                 deployer.checks = {}
@@ -233,7 +234,7 @@ def sleeper_wakes_up_after_two_others(machine):
     """a is about to switch when it falls asleep; b and then c are promoted; a wakes up and switches."""
     machine.begin()
     machine.start_deploy("a", "m1")
-    while machine.deployers["a"].document.weight_pct != documents.ALL_TRAFFIC_PCT:
+    while machine.deployers["a"].document.weight_pct != ALL_TRAFFIC_PCT:
         machine.advance("a", 1)
     for slot, model in (("b", "m2"), ("c", "m4")):
         machine.now_s += TTL_S + 1

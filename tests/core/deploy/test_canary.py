@@ -1,0 +1,323 @@
+"""A canary over the real store, the real server core and real requests: it promotes, it goes back, it obeys people."""
+
+import contextlib
+import itertools
+import random
+import time
+
+import pytest
+
+from clearway.contracts.errors import ClearwayError, DataError, StaleWriter, Unavailable
+from clearway.contracts.release_document import Outcome, Phase
+from clearway.contracts.rollout import Order, OrderKind
+from clearway.contracts.verdict import Verdict
+from clearway.deploy.orders import give_order
+from clearway.deploy.reconcile import repair
+from clearway.deploy.rollback import roll_back
+from clearway.deploy.run import deploy
+from clearway.deploy.spec import RollbackInputs
+from clearway.deploy.strategies import begin
+from clearway.infra.clock import FakeClock
+from clearway.infra.endpoint import LoggedRows
+from clearway.product import Rollout as Settings
+from serving_kit import PRODUCT, ROW, InProcessEndpoint, approved, controls_of, make_package
+
+PLAN = Settings(
+    strategy="canary",
+    steps_pct=(10.0, 50.0, 100.0),
+    min_requests=20,
+    min_step_s=2.0,
+    max_step_s=60.0,
+    hold_s=30.0,
+    error_margin=0.2,
+    slow_margin=0.2,
+    slow_s=0.05,
+)
+
+
+class Street(FakeClock):
+    """A clock during whose sleeps callers send requests, `per_s` of them, each with a sticky key of its own."""
+
+    def __init__(self, endpoint, *, per_s=60):
+        super().__init__(1e9)
+        self.endpoint, self.per_s = endpoint, per_s
+        self.answered, self.happenings, self.slept = [], {}, 0
+        self._random, self._number = random.Random(3), itertools.count()  # noqa: S311
+
+    def sleep(self, seconds):
+        super().sleep(seconds)
+        for _ in range(int(self.per_s * seconds)):
+            self.call()
+        self.slept += 1
+        self.happenings.get(self.slept, lambda: None)()
+
+    def call(self):
+        row = ROW | {"hour": self._random.choice([7.0, 7.0, 7.0, -1.0])}
+        batch = LoggedRows(
+            columns=tuple(row), rows=[tuple(row.values())], keys=[f"k{next(self._number)}"],
+            event_times=["2013-04-01T00:00:00Z"], batch_id="2013-04-01",
+        )  # fmt: skip
+        try:
+            self.answered.append(self.endpoint.score_logged(batch)[1])
+        except ClearwayError as error:
+            self.answered.append(type(error).__name__)
+
+
+@pytest.fixture
+def endpoint(env):
+    made = InProcessEndpoint(env)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def street(endpoint):
+    return Street(endpoint)
+
+
+@pytest.fixture
+def controls(env, endpoint, street):
+    return controls_of(env, endpoint, clock=street, lease_ttl_s=6.0)
+
+
+@pytest.fixture
+def document(controls):
+    return lambda: controls.store.read(PRODUCT)[0]
+
+
+@pytest.fixture
+def release(env, controls):
+    """Deploy a model as a canary."""
+
+    def run(ref, release_id, **changes):
+        settings = PLAN.model_copy(update=changes)
+        inputs = approved(env, ref, release_id)
+        return deploy(inputs, controls=controls, project=lambda _: None, rollout=begin(settings))
+
+    return run
+
+
+@pytest.fixture
+def champion(env, release):
+    """The first model, in service."""
+    ref = make_package(env, 0.1)
+    assert release(ref, "r1").verdict is Verdict.PASS
+    return ref
+
+
+@pytest.fixture
+def candidate(env):
+    return make_package(env, 0.2)
+
+
+def spoil(endpoint, monkeypatch, digest, *, seconds=0.0, share_failing=0.0):
+    """From now on a version sleeps before it answers, or fails part of its requests."""
+    loaded = endpoint.server.versions.serving.loaded[digest]
+    honest, number = loaded.scorer.score, itertools.count()
+
+    def score(numeric, categorical):
+        time.sleep(seconds)
+        if next(number) % 10 < 10 * share_failing:
+            raise DataError("planted")
+        return honest(numeric, categorical)
+
+    monkeypatch.setattr(loaded.scorer, "score", score)
+
+
+def ordered(kind):
+    return Order(kind=kind, by="ada", reason="because", at_s=1.0)
+
+
+def test_the_first_model_has_nobody_to_be_compared_with(release, champion, street, document):
+    assert street.slept == 0
+    assert document().champion.digest == champion.digest
+
+
+def test_a_good_candidate_goes_up_step_by_step_and_takes_all(release, champion, candidate, street, document, endpoint):
+    outputs = release(candidate, "r2")
+    assert outputs.verdict is Verdict.PASS
+    assert (document().champion.digest, document().previous.digest) == (candidate.digest, champion.digest)
+    assert endpoint.state().weights_pct == {candidate.digest: 100.0}
+    assert "no harm" in outputs.reason
+    assert set(street.answered) == {champion.digest, candidate.digest}
+    assert 0.1 < street.answered.count(candidate.digest) / len(street.answered) < 0.5
+
+
+@pytest.mark.parametrize("fault", [{"share_failing": 0.5}, {"seconds": 0.06}], ids=["crashing", "slow"])
+def test_a_bad_candidate_goes_back_by_itself(
+    release, champion, candidate, street, document, endpoint, monkeypatch, fault
+):
+    street.happenings[1] = lambda: spoil(endpoint, monkeypatch, candidate.digest, **fault)
+    outputs = release(candidate, "r2")
+    assert outputs.verdict is Verdict.FAIL
+    assert "harm shown" in outputs.reason
+    assert endpoint.state().weights_pct == {champion.digest: 100.0}
+    assert (document().champion.digest, document().phase) == (champion.digest, Phase.IDLE)
+    assert document().history[-1].outcome is Outcome.ABORTED
+    assert street.answered.count(candidate.digest) < 60
+    later = len(street.answered)
+    street.sleep(1.0)
+    assert set(street.answered[later:]) == {champion.digest}
+
+
+def test_a_candidate_with_other_scores_is_found_once_scores_decide(release, champion, env, endpoint, street):
+    shifted = make_package(env, 1.5)
+    outputs = release(shifted, "r2", dry_run=("errors", "slow"), score_margin=0.1, min_requests=100)
+    assert outputs.verdict is Verdict.FAIL
+    assert "mean score" in outputs.reason
+    assert endpoint.state().weights_pct == {champion.digest: 100.0}
+
+
+def test_without_traffic_it_waits_then_asks_then_goes_back(release, champion, candidate, street, document, endpoint):
+    seen = []
+    street.per_s = 0
+    for number in (30, 70):
+        street.happenings[number] = lambda: seen.append(document().rollout.waits_for)
+    outputs = release(candidate, "r2")
+    assert outputs.verdict is Verdict.FAIL
+    assert "nobody decided" in outputs.reason
+    assert ["too little traffic" in text for text in seen] == [True, True]
+    assert [text.startswith("a person") for text in seen] == [False, True]
+    assert endpoint.state().weights_pct == {champion.digest: 100.0}
+
+
+def test_a_person_can_promote_without_evidence_and_it_is_on_record(
+    release, champion, candidate, street, document, controls
+):
+    street.per_s = 0
+    street.happenings[5] = lambda: give_order(controls.store, PRODUCT, ordered(OrderKind.PROMOTE), release_id="r2")
+    outputs = release(candidate, "r2")
+    assert outputs.verdict is Verdict.PASS
+    assert "promote ordered by ada: because" in document().history[-1].reason
+    assert street.slept == 5
+
+
+def test_a_person_can_abort(release, champion, candidate, street, document, controls, endpoint):
+    street.happenings[2] = lambda: give_order(controls.store, PRODUCT, ordered(OrderKind.ABORT))
+    outputs = release(candidate, "r2")
+    assert (outputs.verdict, document().champion.digest) == (Verdict.FAIL, champion.digest)
+    assert "abort ordered by ada" in outputs.reason
+    assert endpoint.state().weights_pct == {champion.digest: 100.0}
+
+
+def test_pause_holds_the_share_until_resume_and_harm_is_still_seen(
+    release, champion, candidate, street, document, controls, endpoint
+):
+    shares = []
+    street.happenings[2] = lambda: give_order(controls.store, PRODUCT, ordered(OrderKind.PAUSE))
+    street.happenings[30] = lambda: shares.append(endpoint.state().weights_pct[candidate.digest])
+    street.happenings[31] = lambda: give_order(controls.store, PRODUCT, ordered(OrderKind.RESUME))
+    assert release(candidate, "r2").verdict is Verdict.PASS
+    assert shares == [10.0]
+
+
+def test_an_order_for_another_release_or_for_none_is_refused(release, champion, candidate, street, controls):
+    with pytest.raises(StaleWriter):
+        give_order(controls.store, PRODUCT, ordered(OrderKind.PROMOTE))
+    refused = []
+
+    def order_another():
+        with pytest.raises(StaleWriter) as error:
+            give_order(controls.store, PRODUCT, ordered(OrderKind.ABORT), release_id="r9")
+        refused.append(error)
+
+    street.happenings[1] = order_another
+    assert release(candidate, "r2").verdict is Verdict.PASS
+    assert len(refused) == 1
+
+
+def test_a_rollback_order_ends_a_canary_at_once(release, champion, candidate, street, controls, document, endpoint):
+    inputs = RollbackInputs(product=PRODUCT, release_id="back-1", reason="looks bad")
+    street.happenings[3] = lambda: roll_back(inputs, controls=controls)
+    outputs = release(candidate, "r2")
+    assert outputs.verdict is Verdict.FAIL
+    assert document().champion.digest == champion.digest
+    assert endpoint.state().weights_pct == {champion.digest: 100.0}
+
+
+POINTS = (
+    "deploy.after_intent", "deploy.after_load", "deploy.after_weights", "deploy.before_wait", "deploy.after_observe",
+    "deploy.after_deploying", "deploy.before_probe", "deploy.after_idle",
+)  # fmt: skip
+
+
+class Killed(BaseException):
+    """The process is gone: nothing may catch this."""
+
+
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("is_bad", [False, True], ids=["good", "bad"])
+def test_a_kill_at_any_point_ends_in_full_success_or_full_rollback(
+    release, champion, candidate, street, document, endpoint, monkeypatch, point, is_bad
+):
+    if is_bad:
+        street.happenings[1] = lambda: spoil(endpoint, monkeypatch, candidate.digest, share_failing=0.6)
+    killed = []
+
+    def kill(name):
+        if name == point and not killed:
+            killed.append(name)
+            raise Killed
+
+    monkeypatch.setattr("clearway.deploy.drive.fault", kill)
+    monkeypatch.setattr("clearway.deploy.run.fault", kill)
+    with contextlib.suppress(Killed):
+        release(candidate, "r2")
+    outputs = release(candidate, "r2")
+    wanted = champion if is_bad else candidate
+    assert outputs.verdict is (Verdict.FAIL if is_bad else Verdict.PASS)
+    assert document().phase is Phase.IDLE
+    assert document().champion.digest == wanted.digest
+    assert endpoint.state().weights_pct == {wanted.digest: 100.0}
+    assert killed or point == "deploy.before_probe"
+
+
+def test_an_abandoned_canary_is_taken_back_by_the_reconciler(
+    release, champion, candidate, street, document, controls, endpoint, monkeypatch
+):
+    def kill(name):
+        if name == "deploy.before_wait":
+            raise Killed
+
+    monkeypatch.setattr("clearway.deploy.drive.fault", kill)
+    with pytest.raises(Killed):
+        release(candidate, "r2")
+    monkeypatch.undo()
+    assert endpoint.state().weights_pct[candidate.digest] == 10.0
+    repair(PRODUCT, controls=controls, read_alias=lambda: champion.digest, project=lambda _: None)
+    assert document().phase is Phase.DEPLOYING  # its driver may still come back
+    street.at_s += 10.0
+    repair(PRODUCT, controls=controls, read_alias=lambda: champion.digest, project=lambda _: None)
+    assert (document().phase, document().champion.digest) == (Phase.IDLE, champion.digest)
+    assert endpoint.state().weights_pct == {champion.digest: 100.0}
+    assert "abandoned at 10 %" in document().history[-1].reason
+
+
+def test_a_changed_plan_moves_no_rollout_that_is_under_way(release, champion, candidate, street, document, monkeypatch):
+    def kill(name):
+        if name == "deploy.before_wait":
+            raise Killed
+
+    monkeypatch.setattr("clearway.deploy.drive.fault", kill)
+    with pytest.raises(Killed):
+        release(candidate, "r2")
+    monkeypatch.undo()
+    plan = document().rollout.plan
+    street.happenings[street.slept + 2] = lambda: plans.append(document().rollout.plan)
+    plans = []
+    assert release(candidate, "r2", steps_pct=(1.0, 100.0)).verdict is Verdict.PASS
+    assert plans == [plan]
+
+
+def test_an_endpoint_that_does_not_answer_leaves_the_canary_for_a_retry(
+    release, champion, candidate, street, document, endpoint, monkeypatch
+):
+    def gone(**_):
+        raise Unavailable("planted")
+
+    street.happenings[2] = lambda: monkeypatch.setattr(endpoint, "observe", gone)
+    with pytest.raises(Unavailable):
+        release(candidate, "r2")
+    assert document().phase is Phase.DEPLOYING
+    monkeypatch.undo()
+    assert release(candidate, "r2").verdict is Verdict.PASS
