@@ -20,6 +20,7 @@ from clearway.infra.parquet import to_parquet
 from clearway.infra.release_store import open_release_store
 from clearway.infra.snapshots import new_attempt, publish, seal
 from clearway.infra.storage import join, open_storage
+from clearway.product import Rollout
 from clearway.serve.run import run as serve
 from clearway.serve.spec import Inputs
 from serving_kit import (
@@ -50,10 +51,11 @@ BATCH = "2013-04-01"
 
 @pytest.fixture
 def product(flights):
-    """The flights product with the test model's columns."""
+    """The flights product with the test model's columns, deployed at once: nobody calls here while a canary waits."""
     changes = {"numeric": NUMERIC, "categorical": CATEGORICAL, "slices": (), "deny": ()}
     features = flights.spec.features.model_copy(update=changes)
-    return flights.model_copy(update={"spec": flights.spec.model_copy(update={"features": features})})
+    spec = flights.spec.model_copy(update={"features": features, "rollout": Rollout()})
+    return flights.model_copy(update={"spec": spec})
 
 
 @pytest.fixture

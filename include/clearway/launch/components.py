@@ -9,7 +9,7 @@ from clearway.launch.ports import LOOPBACK, Ports
 
 AIRFLOW_PARTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 # First those that start work; tasks still need the API server to report; the endpoint serves to the last.
-STOP_ORDER = ("scheduler", "triggerer", "dag-processor", "api-server", "mlflow", "endpoint")
+STOP_ORDER = ("callers", "scheduler", "triggerer", "dag-processor", "api-server", "mlflow", "endpoint")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +37,7 @@ def components(*, ports: Ports, paths: StackPaths, product: str) -> tuple[Compon
             name="endpoint",
             command=(*python, "clearway.serve", "--product", product, "--port", str(ports.endpoint)),
         ),
+        Component(name="callers", command=(*python, "clearway", "callers", "--product", product)),
         Component(name="api-server", command=(*airflow, "api-server"), needs_database=True),
         Component(
             name="scheduler",
