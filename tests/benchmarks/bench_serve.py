@@ -1,13 +1,15 @@
 """CPU per request of Clearway's model server, a plain FastAPI app and `mlflow models serve`: one model, one run.
 
-    python tests/benchmarks/bench_serve.py [--seconds 3] [--rounds 3] [--connections 16]
+    python tests/benchmarks/bench_serve.py [--seconds 3] [--rounds 5] [--connections 16] [--model flights|small]
+        [--before FOLDER]
 
-All serve the same ONNX file (24 columns, 64-64 MLP) and get the same 24 values; each is one process on core 0, the
-client is on core 1 (where the machine has two), rounds are interleaved, the median counts. Clearway does all of its
-duties meanwhile: strict decoding, traffic table, prediction log, metrics. MLflow and FastAPI log nothing. CPU seconds
-are those of the server's process tree; neighbours inflate even them through shared caches, so ratios count. Scores are
+All serve the same ONNX file and get the same row: `flights` has the size of the demonstration product's network (84
+numbers, 5 categories, 4 members of 192-192), `small` is one 24-64-64 MLP. Each is one process on core 0, the client is
+on core 1 (where the machine has two), rounds are interleaved, the median round counts. Clearway does all of its duties
+meanwhile: strict decoding, traffic table, prediction log, metrics. MLflow and FastAPI log nothing. CPU seconds are
+those of the server's process tree; neighbours inflate even them through shared caches, so ratios count. Scores are
 compared before any time counts. MLflow and FastAPI do more than score: the comparison is CPU for the same answer.
-The result is one line of JSON.
+`--before` adds the server and the exported graph of another checkout. The result is one line of JSON.
 """
 
 import argparse
@@ -32,18 +34,18 @@ import numpy as np
 import psutil
 from onnx import TensorProto, helper, numpy_helper
 
+from clearway.contracts.refs import ModelRef
 from clearway.infra.environment import Environment
 from clearway.infra.layout import Layout
 from clearway.infra.storage import open_storage
 from clearway.packaging.encoder import Encoder
-from clearway.packaging.package import PackageContents, open_package, write_package
+from clearway.packaging.package import MAX_GOLDEN_ROWS, Package, PackageContents, open_package, write_package
 from clearway.packaging.runtime import Scorer
 from serving_kit import client_of, environment_at, free_port, start_server, variables_of
 
-NUMERIC = tuple(f"n{i}" for i in range(20))
-CATEGORICAL = tuple(f"c{i}" for i in range(4))
-COLUMNS = (*NUMERIC, *CATEGORICAL)
-VALUES = ("AA", "DL", "UA", "B6")
+ROOT = Path(__file__).resolve().parents[2]
+# Numeric columns, and known values of each categorical one.
+SIZES = {"flights": (84, (3, 16, 105, 34, 149)), "small": (20, (4, 4, 4, 4))}
 START_TIMEOUT_S = 120.0
 
 FASTAPI_APP = """
@@ -101,6 +103,35 @@ mlflow.pyfunc.save_model(f"{folder}/mlflow", python_model=code, artifacts=artifa
 """
 
 
+FLIGHTS_MODEL = """
+import sys
+import numpy as np
+from clearway.product import Model
+from clearway.tabular.bins import Bins
+from clearway.tabular.model import build, parameter_arrays, shape_of
+from clearway.train.export import to_onnx
+num_numeric, *known = map(int, sys.argv[1:])
+model = Model()
+shape = shape_of(model, num_numeric=num_numeric, cardinalities=tuple(n + 1 for n in known))
+values = np.random.default_rng(0).normal(size=(3_000, num_numeric)).astype(np.float32)
+weights = parameter_arrays(build(shape, seed=0))
+sys.stdout.buffer.write(to_onnx(weights, shape, Bins.fit(values, num_bins=model.num_bins)))
+"""
+
+
+def flights_onnx(tree: Path, encoder: Encoder) -> bytes:
+    """The network a flights release trains, with random weights, as the code of `tree` exports it."""
+    known = [len(encoder.vocabulary[name]) for name in encoder.categorical]
+    sizes = [str(size) for size in (len(encoder.numeric), *known)]
+    command, variables = [sys.executable, "-c", FLIGHTS_MODEL, *sizes], python_of(tree)
+    return subprocess.run(command, env=os.environ | variables, check=True, capture_output=True).stdout
+
+
+def python_of(tree: Path) -> dict[str, str]:
+    """Variables with which Python imports the project from `tree`."""
+    return {"PYTHONPATH": os.pathsep.join((str(tree / "include"), str(tree / "plugins")))}
+
+
 def mlp_onnx() -> bytes:
     """24-64-64-1 with ReLU and a sigmoid; category indices enter as numbers. Seeded: every run has the same bytes."""
     source, sizes = np.random.default_rng(0), (24, 64, 64, 1)
@@ -118,8 +149,8 @@ def mlp_onnx() -> bytes:
     constants.append(numpy_helper.from_array(np.array([-1]), "flat"))
     nodes.append(helper.make_node("Reshape", ["h3", "flat"], ["score"]))
     inputs = [
-        helper.make_tensor_value_info("numeric", TensorProto.FLOAT, ["B", len(NUMERIC)]),
-        helper.make_tensor_value_info("categorical", TensorProto.INT64, ["B", len(CATEGORICAL)]),
+        helper.make_tensor_value_info("numeric", TensorProto.FLOAT, ["B", 20]),
+        helper.make_tensor_value_info("categorical", TensorProto.INT64, ["B", 4]),
     ]
     outputs = [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["B"])]
     graph = helper.make_graph(nodes, "mlp", inputs, outputs, constants)
@@ -127,10 +158,23 @@ def mlp_onnx() -> bytes:
     return bytes(model.SerializeToString())
 
 
-def one_row() -> dict[str, Any]:
-    """The row everybody gets."""
-    numbers = {name: round(0.1 * i - 0.7, 3) for i, name in enumerate(NUMERIC)}
-    return numbers | dict(zip(CATEGORICAL, VALUES, strict=True))
+def make_encoder(model: str) -> Encoder:
+    """Columns and vocabularies of a model's size."""
+    num_numeric, known = SIZES[model]
+    vocabulary = {f"c{i}": tuple(f"v{j:03d}" for j in range(count)) for i, count in enumerate(known)}
+    return Encoder(
+        numeric=tuple(f"n{i}" for i in range(num_numeric)), categorical=tuple(vocabulary), vocabulary=vocabulary
+    )
+
+
+def make_row(encoder: Encoder, number: int) -> dict[str, Any]:
+    """A row of short decimals and integers, every tenth number missing."""
+    source = np.random.default_rng(number)
+    values = [
+        round(float(v), 3) if i % 2 else int(10 * v) for i, v in enumerate(source.normal(size=len(encoder.numeric)))
+    ]
+    numbers = {name: None if i % 10 == 9 else values[i] for i, name in enumerate(encoder.numeric)}
+    return numbers | {name: known[number % len(known)] for name, known in encoder.vocabulary.items()}
 
 
 @dataclass
@@ -190,7 +234,7 @@ async def drive(port: int, request: bytes, *, seconds: float, connections: int) 
 
 def request_of(row: dict[str, Any]) -> bytes:
     """The same bytes for every server."""
-    body = json.dumps({"dataframe_split": {"columns": list(COLUMNS), "data": [[row[c] for c in COLUMNS]]}}).encode()
+    body = json.dumps({"dataframe_split": {"columns": list(row), "data": [list(row.values())]}}).encode()
     headers = f"host: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     return b"POST /invocations HTTP/1.1\r\n" + headers.encode() + body
 
@@ -223,7 +267,7 @@ def start(name: str, launch: Callable[[int], Any], request: bytes) -> Server:
     return Server(name=name, process=process, port=port, ready_s=ready_s)
 
 
-def launch_clearway(env: Environment, ref: Any) -> Callable[[int], Any]:
+def launch_clearway(env: Environment, ref: ModelRef, tree: Path) -> Callable[[int], Any]:
     """Load the package once, then start from the local copy, as a restart does."""
     first = environment_at(env, free_port())
     server, client = start_server(first), client_of(first)
@@ -233,7 +277,7 @@ def launch_clearway(env: Environment, ref: Any) -> Callable[[int], Any]:
 
     def launch(port: int) -> Any:
         command = [sys.executable, "-m", "clearway.serve", "--product", "flights", "--port", str(port)]
-        return subprocess.Popen(command, env=variables_of(env), stderr=subprocess.DEVNULL)
+        return subprocess.Popen(command, env=variables_of(env) | python_of(tree), stderr=subprocess.DEVNULL)
 
     return launch
 
@@ -265,19 +309,22 @@ def launch_mlflow(folder: Path) -> Callable[[int], Any]:
 
 
 def measure(servers: list[Server], request: bytes, *, seconds: float, rounds: int, connections: int) -> dict[str, Any]:
-    """Interleaved rounds, forwards and backwards; the median round of each server."""
+    """Interleaved rounds, forwards and backwards; medians of the rounds, ratios within each round."""
     found: dict[str, list[dict[str, float]]] = {server.name: [] for server in servers}
     for number in range(rounds):
         for server in servers if number % 2 == 0 else reversed(servers):
             before = server.cpu_s()
             durations = asyncio.run(drive(server.port, request, seconds=seconds, connections=connections))
             cpu_us = (server.cpu_s() - before) / len(durations) * 1e6
-            p50_ms = statistics.median(durations) * 1e3
-            found[server.name].append({"cpu_us": cpu_us, "requests_s": len(durations) / seconds, "p50_ms": p50_ms})
+            p50_ms, p99_ms = (float(value) * 1e3 for value in np.quantile(durations, (0.5, 0.99)))
+            measured = {"cpu_us": cpu_us, "requests_s": len(durations) / seconds, "p50_ms": p50_ms, "p99_ms": p99_ms}
+            found[server.name].append(measured)
     table: dict[str, Any] = {}
     for server in servers:
         middle = {key: statistics.median(r[key] for r in found[server.name]) for key in found[server.name][0]}
+        ratios = [r["cpu_us"] / ours["cpu_us"] for r, ours in zip(found[server.name], found["clearway"], strict=True)]
         table[server.name] = {k: round(v, 2) for k, v in middle.items()} | {
+            "cpu_ratio_to_clearway": round(statistics.median(ratios), 2),
             "ready_s": round(server.ready_s, 2),
             "rss_mb": round(server.rss_mb()),
         }
@@ -299,50 +346,76 @@ def check_equal(servers: list[Server], request: bytes, expected: float) -> None:
             raise RuntimeError(f"{server.name} answers {score}, offline it is {expected}")
 
 
+def publish(env: Environment, encoder: Encoder, graph: bytes) -> tuple[ModelRef, Package]:
+    """A signed package of a graph in the store of `env`."""
+    rows = [make_row(encoder, number) for number in range(MAX_GOLDEN_ROWS)]
+    golden = {"rows": rows, "scores": [0.5] * len(rows)}
+    contents = PackageContents(
+        model=graph, weights=b"", encoder=encoder, schema={}, reference={}, golden=golden, facts={}
+    )
+    storage, layout = open_storage(env.store_root), Layout(env.store_root, "flights")
+    ref = write_package(storage, layout, contents, key_folder=env.home / "keys")
+    return ref, open_package(storage, ref.uri, ref.digest, key_folder=env.home / "keys")
+
+
+def environment_in(folder: Path) -> Environment:
+    """Home and store of one contestant."""
+    return Environment.load(
+        {"CLEARWAY__HOME": str(folder / "home"), "CLEARWAY__STORAGE__ROOT": (folder / "store").as_uri()}
+    )
+
+
+def contestants(folder: Path, model: str, before: Path | None) -> tuple[dict[str, Callable[[int], Any]], Scorer]:
+    """How to launch each server, and what scores offline."""
+    encoder, launches = make_encoder(model), dict[str, Callable[[int], Any]]()
+    for name, tree in {"clearway": ROOT, "before": before}.items():
+        if tree is not None:
+            env = environment_in(folder / name)
+            graph = flights_onnx(tree, encoder) if model == "flights" else mlp_onnx()
+            ref, package = publish(env, encoder, graph)
+            launches[name] = launch_clearway(env, ref, tree)
+            if name == "clearway":
+                scorer = Scorer(package)
+                for file in ("model.onnx", "encoder.json"):
+                    (folder / file).write_bytes(package.read(file))
+    return launches | {"fastapi": launch_fastapi(folder), "mlflow": launch_mlflow(folder)}, scorer
+
+
+def stop(server: Server) -> None:
+    """End a server and the workers it started."""
+    tree = psutil.Process(server.process.pid).children(recursive=True)
+    server.process.terminate()
+    for child in tree:
+        if child.is_running():
+            child.terminate()
+    server.process.wait(30)
+
+
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--model", choices=tuple(SIZES), default="flights")
+    parser.add_argument("--before", type=Path, help="another checkout, measured in the same rounds")
     chosen = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="bench-serve-"))
     servers: list[Server] = []
     try:
-        variables = {"CLEARWAY__HOME": str(folder / "home"), "CLEARWAY__STORAGE__ROOT": (folder / "store").as_uri()}
-        env, row = Environment.load(variables), one_row()
-        encoder = Encoder(numeric=NUMERIC, categorical=CATEGORICAL, vocabulary=dict.fromkeys(CATEGORICAL, VALUES))
-        golden = {"rows": [row], "scores": [0.5]}
-        contents = PackageContents(
-            model=mlp_onnx(), weights=b"", encoder=encoder, schema={}, reference={}, golden=golden, facts={}
-        )
-        storage, layout = open_storage(env.store_root), Layout(env.store_root, "flights")
-        ref = write_package(storage, layout, contents, key_folder=env.home / "keys")
-        package = open_package(storage, ref.uri, ref.digest, key_folder=env.home / "keys")
-        for name in ("model.onnx", "encoder.json"):
-            (folder / name).write_bytes(package.read(name))
+        row = make_row(make_encoder(chosen.model), 0)
         request = request_of(row)
-        launches = {
-            "clearway": launch_clearway(env, ref),
-            "fastapi": launch_fastapi(folder),
-            "mlflow": launch_mlflow(folder),
-        }
-        servers += [start(name, launch, request) for name, launch in launches.items()]
-        check_equal(servers, request, float(Scorer(package).score_rows([row])[0]))
+        launches, scorer = contestants(folder, chosen.model, chosen.before)
+        for name, launch in launches.items():
+            servers.append(start(name, launch, request))
+        check_equal(servers, request, float(scorer.score_rows([row])[0]))
         if (os.cpu_count() or 1) >= 2:
             os.sched_setaffinity(0, {1})
         table = measure(servers, request, seconds=chosen.seconds, rounds=chosen.rounds, connections=chosen.connections)
-        ours = table["clearway"]["cpu_us"]
-        ratios = {name: round(table[name]["cpu_us"] / ours, 1) for name in ("fastapi", "mlflow")}
-        print(json.dumps({"connections": chosen.connections, "servers": table, "cpu_ratio_to_clearway": ratios}))  # noqa: T201
+        print(json.dumps({"model": chosen.model, "connections": chosen.connections, "servers": table}))  # noqa: T201
     finally:
         for server in servers:
-            tree = psutil.Process(server.process.pid).children(recursive=True)
-            server.process.terminate()
-            for child in tree:
-                if child.is_running():
-                    child.terminate()
-            server.process.wait(30)
+            stop(server)
         shutil.rmtree(folder, ignore_errors=True)
 
 

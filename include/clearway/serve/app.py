@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import msgspec
 
 from clearway.contracts.errors import DataError
+from clearway.contracts.observed import Observed
 from clearway.infra.clock import Clock
-from clearway.infra.endpoint import Observed
 from clearway.packaging.encoder import RowError
 from clearway.serve.counters import GONE, LATENCY_BOUNDS_S, Counters
 from clearway.serve.decode import Request, decode
@@ -36,6 +36,7 @@ from clearway.serve.local_copy import is_token
 from clearway.serve.prediction_log import Entry, PredictionLog
 from clearway.serve.refusal import Refusal
 from clearway.serve.traffic import ALL_PCT, sticky_point
+from clearway.serve.turns import Turns
 from clearway.serve.versions import Loaded, Serving, Versions
 
 log = logging.getLogger("clearway.serve")
@@ -91,6 +92,7 @@ class ModelServer:
         self._make_pages = make_pages
         self._making_pages: asyncio.Future[App] | None = None
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="score")
+        self._turns = Turns()
         self._num_in_flight = 0
         self._id_prefix, self._id_count = uuid.uuid4().hex[:12], 0
 
@@ -153,9 +155,12 @@ class ModelServer:
         return serving.loaded[traffic.choose(point)]
 
     async def _score(self, version: Loaded, request: Request) -> list[float]:
-        if len(request.rows) <= MAX_INLINE_ROWS:
-            return score_rows(version, request)
-        return await asyncio.get_running_loop().run_in_executor(self._pool, score_rows, version, request)
+        if len(request.rows) > MAX_INLINE_ROWS:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, score_rows, version, request)
+        try:
+            return await self._turns.score(version, request.rows)
+        except (RowError, DataError) as error:
+            raise _refusal_of(error) from error
 
     def _request_id(self, headers: dict[bytes, bytes]) -> str:
         given = headers.get(b"x-request-id", b"")
@@ -273,11 +278,15 @@ def score_rows(version: Loaded, request: Request) -> list[float]:
     """Scores of a decoded request. Raises: Refusal 422 naming row, field, problem and what is allowed."""
     try:
         return version.score(request.rows)
-    except RowError as error:
-        raise Refusal(422, "bad_value", str(error)[:MAX_MESSAGE]) from error
-    except DataError as error:
-        text = "the model has no finite score for one of the rows; its values are too extreme"
-        raise Refusal(422, "no_finite_score", text) from error
+    except (RowError, DataError) as error:
+        raise _refusal_of(error) from error
+
+
+def _refusal_of(error: RowError | DataError) -> Refusal:
+    if isinstance(error, RowError):
+        return Refusal(422, "bad_value", str(error)[:MAX_MESSAGE])
+    text = "the model has no finite score for one of the rows; its values are too extreme"
+    return Refusal(422, "no_finite_score", text)
 
 
 def _answer(scores: list[float], digest: str) -> bytes:

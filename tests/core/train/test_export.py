@@ -15,6 +15,7 @@ SHAPES = {
     "usual": {"num_numeric": 5, "cardinalities": (4, 9), "num_members": 3, "hidden": (16, 12)},
     "no categories": {"num_numeric": 3, "cardinalities": (), "num_members": 2, "hidden": (8,)},
     "one of each": {"num_numeric": 1, "cardinalities": (2,), "num_members": 1, "hidden": (4,)},
+    "large": {"num_numeric": 40, "cardinalities": (4, 9, 30), "num_members": 4, "hidden": (192, 192)},
     "linear": {"num_numeric": 2, "cardinalities": (3,), "num_members": 2, "hidden": ()},
 }
 
@@ -46,8 +47,22 @@ def test_graph_equals_network(name):
     assert found.shape == (300,)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert found.std() > 0
-    one = session.run(["score"], {"numeric": numeric[7:8], "categorical": category[7:8]})[0]
-    np.testing.assert_allclose(one, expected[7:8], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_row_scores_the_same_bits_in_any_company(name):
+    shape, bins, numeric, category = case(name)
+    data = to_onnx(parameter_arrays(build(shape, seed=3)), shape, bins)
+    for num_threads in (1, 2):
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = num_threads
+        session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        together = session.run(["score"], {"numeric": numeric, "categorical": category})[0]
+        for size in (1, 2, 3, 5, 13, 16, 64, 150):
+            starts = range(0, len(numeric), size)
+            parts = [(numeric[i : i + size], category[i : i + size]) for i in starts]
+            scores = [session.run(["score"], {"numeric": n, "categorical": c})[0] for n, c in parts]
+            np.testing.assert_array_equal(np.concatenate(scores), together)
 
 
 def test_same_weights_same_bytes():
