@@ -128,9 +128,24 @@ def _store_step(tenure: Tenure, step: Step, *, keeps_lease: bool) -> None:
     if document.phase is Phase.IDLE and keeps_lease:
         document = dataclasses.replace(document, lease=tenure.document.lease)
     fault(f"deploy.before_{document.phase.value}")
+    before = tenure.document
     tenure.store(document)
-    log.info("release document stored", extra={"phase": document.phase.value, "epoch": document.epoch})
+    if text := _news(before, document):
+        log.info(text, extra={"phase": document.phase.value, "epoch": document.epoch})
     fault(f"deploy.after_{document.phase.value}")
+
+
+def _news(before: ReleaseDocument, after: ReleaseDocument) -> str:
+    """What a person who follows the log wants to read; "" for a look that says what the one before said."""
+    if before.phase is not after.phase:
+        said = after.history[-1].reason if after.phase is Phase.IDLE else after.reason
+        return f"{after.phase.value}: {said}"
+    trail, earlier = ((d.rollout.trail if d.rollout else ()) for d in (after, before))
+    if len(trail) > len(earlier):
+        record = trail[-1]
+        verdict = record.verdict.value if record.verdict else "order"
+        return f"{record.weight_pct:g} % of traffic: {verdict}: {record.reason}"
+    return f"{after.weight_pct:g} % of traffic from here on" if after.weight_pct != before.weight_pct else ""
 
 
 def _look(tenure: Tenure, before: Seen | None) -> Seen:
@@ -159,7 +174,7 @@ def _perform(tenure: Tenure, action: Action, seen: Seen) -> Seen:
             f"the endpoint has seen a newer epoch than the release store, which is at {stored.epoch}: the store was "
             "lost or replaced; restore it, or clear the endpoint's state folder and release again"
         ) from error
-    log.info("release action done", extra={"action": action.name, "epoch": tenure.epoch})
+    log.debug("release action done", extra={"action": action.name, "epoch": tenure.epoch})
     fault(f"deploy.after_{action.name}")
     return seen
 
