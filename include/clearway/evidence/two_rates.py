@@ -13,6 +13,7 @@ no harm  H0: rate of the candidate >= rate of the control + margin. E-value of T
          closest point of the null (smallest Kullback-Leibler divergence). Averaged over COMMON_RATES.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -70,6 +71,7 @@ def _against_margin(look: Look, rate: float, margin: float) -> float:
     )
 
 
+@functools.lru_cache(maxsize=1024)  # regular traffic repeats its sizes
 def _closest(num_candidate: int, num_control: int, rate: float, margin: float) -> float:
     """Control rate of the null's point that is hardest to tell from both arms at `rate`; found by bisection."""
 
