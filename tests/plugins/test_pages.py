@@ -1,6 +1,15 @@
 """Pages say what is stored, and nothing in it can act on its own."""
 
-from clearway.contracts.release_document import HistoryEntry, Outcome, ReleaseDocument, Version
+import dataclasses
+
+from clearway.contracts import rollout as rollouts
+from clearway.contracts.codec import from_jsonable, to_jsonable
+from clearway.contracts.observed import ArmCounts, Observed
+from clearway.contracts.release_document import HistoryEntry, Outcome, ReleaseDocument, Version, begin_deploy
+from clearway.contracts.verdict import Verdict
+from clearway.deploy import strategies
+from clearway.evidence import engine
+from clearway.product import Rollout as Settings
 from clearway_airflow.ui.pages import Standing, run_page, standings_page
 
 EVIL = '<script>alert("x")</script>'
@@ -16,16 +25,67 @@ def standing(**changes: object) -> Standing:
 
 
 def test_the_standing_names_champion_share_and_history() -> None:
-    html = standings_page([standing()])
+    html = standings_page([standing()], base="/clearway/rollouts")
     assert "a" * 64 in html
     assert "100 %" in html
     assert "2023-11-14 22:13:20" in html
     assert "promoted" in html
 
 
+def canary() -> ReleaseDocument:
+    """A rollout at its second share, with a curve and something to say."""
+    document = begin_deploy(
+        ReleaseDocument(product="flights", champion=CHAMPION),
+        Version(uri="file:///n", digest="c" * 64, release_id="r-3"),
+        epoch=0,
+        rollout=strategies.begin(Settings(strategy="canary")),
+    )
+    assert document.rollout
+    state, errors = engine.State(), 0
+    for look in range(30):
+        errors += look % 3 == 0
+        arms = {digest * 64: counts(100 * look, errors) for digest in "ac"}
+        observed = Observed(server_id="s", at_s=float(look), epoch=0, latency_bounds_s=(0.1,), arms=arms)
+        state = engine.look(
+            from_jsonable(engine.Rules, document.rollout.rules), state, observed,
+            candidate="c" * 64, control="a" * 64, epoch=0, now_s=float(look), weight_pct=5.0, min_requests=10,
+        ).state  # fmt: skip
+    rollout = rollouts.looked(
+        rollouts.advance(document.rollout), now_s=1.7e9, verdict=Verdict.INCONCLUSIVE, reason=EVIL, num_requests=9,
+        evidence=to_jsonable(state), waits_for=EVIL,
+    )  # fmt: skip
+    return dataclasses.replace(document, rollout=rollout)
+
+
+def counts(num: int, errors: int) -> ArmCounts:
+    return ArmCounts(
+        num_requests=num, num_errors=errors, latencies=(num, 0), num_scores=num, score_sum=0.3 * num,
+        score_square_sum=0.1 * num,
+    )  # fmt: skip
+
+
+def test_a_rollout_shows_plan_evidence_and_forms_and_the_page_looks_again() -> None:
+    html = standings_page([standing(document=canary())], base="/clearway/rollouts")
+    assert "1 % → <b>5 %</b> → 25 %" in html
+    assert html.count("<svg") == 2
+    assert html.count('action="/clearway/rollouts/flights_release/orders"') == 3
+    assert [f'value="{kind}"' in html for kind in ("promote", "abort", "pause", "resume")] == [True, True, True, False]
+    assert 'http-equiv="refresh"' in html
+    assert "<script" not in html
+    assert 'http-equiv="refresh"' not in standings_page([standing()], base="/x")
+
+
+def test_a_paused_rollout_offers_to_resume() -> None:
+    document = canary()
+    paused = dataclasses.replace(document, rollout=dataclasses.replace(document.rollout, is_paused=True))
+    html = standings_page([standing(document=paused)], base="/x")
+    assert 'value="resume"' in html
+    assert 'value="pause"' not in html
+
+
 def test_a_silent_endpoint_is_said_to_be_silent() -> None:
-    assert "the endpoint does not answer" in standings_page([standing(weights_pct=None)])
-    assert "nothing serves" in standings_page([standing(weights_pct={})])
+    assert "the endpoint does not answer" in standings_page([standing(weights_pct=None)], base="/x")
+    assert "nothing serves" in standings_page([standing(weights_pct={})], base="/x")
 
 
 def test_a_run_shows_verdicts_and_links_reports_below_itself() -> None:
@@ -42,5 +102,5 @@ def test_a_run_without_results_says_so() -> None:
 
 def test_nothing_stored_reaches_the_page_as_markup() -> None:
     outputs = {"verdict": EVIL, "reason": EVIL, "report_uri": f"file:///{EVIL}.html"}
-    html = standings_page([standing()]) + run_page(EVIL, [(EVIL, outputs)], base=EVIL)
+    html = standings_page([standing()], base="/clearway/rollouts") + run_page(EVIL, [(EVIL, outputs)], base=EVIL)
     assert "<script" not in html

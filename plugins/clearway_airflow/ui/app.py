@@ -5,13 +5,17 @@ from urllib.parse import quote
 
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.common.db.common import SessionDep
-from airflow.api_fastapi.core_api.security import requires_access_dag
+from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag
 from airflow.models.xcom import XComModel
-from fastapi import Depends, FastAPI, HTTPException
-from fastapi.responses import HTMLResponse, Response
-from starlette.status import HTTP_404_NOT_FOUND
+from fastapi import Depends, FastAPI, Form, HTTPException, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from pydantic import BaseModel, Field
+from starlette.status import HTTP_303_SEE_OTHER, HTTP_403_FORBIDDEN, HTTP_404_NOT_FOUND, HTTP_409_CONFLICT
 
 from clearway.contracts.errors import ClearwayError, Unavailable
+from clearway.contracts.rollout import Order, OrderKind
+from clearway.deploy.orders import give_order
+from clearway.infra.clock import SystemClock
 from clearway.infra.endpoint import open_endpoint
 from clearway.infra.environment import Environment
 from clearway.infra.release_store import open_release_store
@@ -22,7 +26,7 @@ from clearway_airflow.ui.pages import Standing, run_page, standings_page
 PREFIX = "/clearway"
 # A report is made from data, so it may carry scripts of others: in its own origin it can draw, but not act as the user.
 REPORT_HEADERS = {"Content-Security-Policy": "sandbox allow-scripts", "X-Content-Type-Options": "nosniff"}
-PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
+PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'"}
 _TYPES = {".html": "text/html", ".json": "application/json"}
 _ORDER = (
     "ingest",
@@ -39,7 +43,16 @@ _ORDER = (
 )
 
 app = FastAPI(title="Clearway", docs_url=None, redoc_url=None, openapi_url=None)
+MayRun = Annotated[None, Depends(requires_access_dag(method="POST", access_entity=DagAccessEntity.RUN))]
 MayReadRuns = Annotated[None, Depends(requires_access_dag(method="GET", access_entity=DagAccessEntity.XCOM))]
+
+
+class OrderForm(BaseModel):
+    """What the form of the rollout panel sends."""
+
+    kind: OrderKind
+    reason: Annotated[str, Field(min_length=1, max_length=500)]
+    release_id: Annotated[str, Field(min_length=1, max_length=250)]
 
 
 @app.get("/serving", response_class=HTMLResponse)
@@ -47,7 +60,24 @@ def serving(_: MayReadRuns) -> Response:
     """What serves now, per product."""
     env = Environment.load()
     standings = [_standing(env, name) for name in list_products(env.products)]
-    return HTMLResponse(standings_page(standings), headers=PAGE_HEADERS)
+    return HTMLResponse(standings_page(standings, base=f"{PREFIX}/rollouts"), headers=PAGE_HEADERS)
+
+
+@app.post("/rollouts/{dag_id}/orders")
+def order(dag_id: str, body: Annotated[OrderForm, Form()], request: Request, user: GetUserDep, _: MayRun) -> Response:
+    """A person orders the rollout under way; back to the page, which shows that it was taken."""
+    if request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
+        raise HTTPException(HTTP_403_FORBIDDEN, "orders are taken from Airflow's own pages only")
+    env = Environment.load()
+    product = dag_id.removesuffix("_release")
+    if product not in list_products(env.products):
+        raise HTTPException(HTTP_404_NOT_FOUND, f"no product {product!r}")
+    given = Order(kind=body.kind, by=user.get_name(), reason=body.reason, at_s=SystemClock().now_s())
+    try:
+        give_order(open_release_store(env), product, given, release_id=body.release_id)
+    except ClearwayError as error:
+        raise HTTPException(HTTP_409_CONFLICT, str(error)) from error
+    return RedirectResponse(f"{PREFIX}/serving", status_code=HTTP_303_SEE_OTHER)
 
 
 @app.get("/runs/{dag_id}/{run_id}", response_class=HTMLResponse)

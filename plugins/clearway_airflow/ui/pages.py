@@ -1,24 +1,15 @@
 """Data to HTML. Pure; every value is escaped."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from html import escape
 from typing import Any
 
 from clearway.contracts.release_document import ReleaseDocument
+from clearway_airflow.ui.pieces import code, digest, page, table, time, verdict
+from clearway_airflow.ui.rollout_view import rollout_panel
 
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 1.5rem 2rem; color: #1d2733; background: #fff; }
-h1 { font-size: 1.3rem; } h2 { font-size: 1.1rem; margin-top: 1.8rem; }
-table { border-collapse: collapse; margin: .6rem 0; } th, td { text-align: left; padding: .3rem .9rem .3rem 0;
-vertical-align: top; border-bottom: 1px solid #e3e8ee; } th { font-weight: 600; color: #51606f; }
-code { font-size: .85em; } .pass { color: #0a7d33; } .fail { color: #b3261e; } .inconclusive { color: #8a5a00; }
-.error { color: #b3261e; font-weight: 600; } .quiet { color: #51606f; }
-@media (prefers-color-scheme: dark) { body { background: #14181d; color: #e3e8ee; } th, .quiet { color: #9fb0c0; }
-th, td { border-color: #2b343d; } a { color: #8ab4f8; } .pass { color: #6fd08c; } .fail, .error { color: #ff8a80; }
-.inconclusive { color: #ffca66; } }
-"""
+REFRESH_S = 10  # long enough to write a reason into a form
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,18 +25,15 @@ class Standing:
     weights_pct: Mapping[str, float] | None
 
 
-def page(title: str, body: str) -> str:
-    """A whole document."""
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{STYLE}</style></head><body><h1>{escape(title)}</h1>{body}</body></html>"
-    )
+def standings_page(standings: Sequence[Standing], *, base: str) -> str:
+    """Who serves what, and how it came to that, newest first; loaded again by itself while a rollout is under way.
 
-
-def standings_page(standings: Sequence[Standing]) -> str:
-    """Who serves what, and how it came to that, newest first."""
-    body = "".join(_standing(standing) for standing in standings) or "<p>No product yet.</p>"
-    return page("What serves now", body)
+    Args:
+        base: address below which orders are taken.
+    """
+    body = "".join(_standing(standing, base=base) for standing in standings) or "<p>No product yet.</p>"
+    is_live = any(standing.document.rollout for standing in standings)
+    return page("What serves now", body, refresh_s=REFRESH_S if is_live else 0)
 
 
 def run_page(run: str, stages: Sequence[tuple[str, Mapping[str, Any]]], *, base: str) -> str:
@@ -58,42 +46,41 @@ def run_page(run: str, stages: Sequence[tuple[str, Mapping[str, Any]]], *, base:
     if not stages:
         return page(run, '<p class="quiet">No stage of this run has finished yet.</p>')
     rows = [
-        [_code(name), _verdict(outputs), escape(str(outputs.get("reason", ""))), _report(base, name, outputs)]
+        [
+            code(name),
+            verdict(str(outputs.get("verdict", ""))),
+            escape(str(outputs.get("reason", ""))),
+            _report(base, name, outputs),
+        ]
         for name, outputs in stages
     ]
     return page(run, table(["stage", "verdict", "reason", "report"], rows))
 
 
-def table(heads: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of cells that are HTML already."""
-    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
-    lines = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><tr>{head}</tr>{lines}</table>"
-
-
-def _standing(standing: Standing) -> str:
+def _standing(standing: Standing, *, base: str) -> str:
     document = standing.document
     champion, previous, candidate = document.champion, document.previous, document.candidate
     facts = [
         ["champion", _version(champion)],
         ["way back", _version(previous)],
         ["candidate", _version(candidate)],
-        ["phase", f"{_code(document.phase.value)}, epoch {document.epoch}"],
+        ["phase", f"{code(document.phase.value)}, epoch {document.epoch}"],
         ["live traffic", _traffic(standing.weights_pct)],
     ]
     past = [
         [
-            _time(e.at_s),
-            _code(e.outcome.value),
-            _code(e.release_id),
-            _digest(e.before),
-            _digest(e.after),
+            time(e.at_s),
+            code(e.outcome.value),
+            code(e.release_id),
+            digest(e.before),
+            digest(e.after),
             escape(e.reason),
         ]
         for e in reversed(document.history)
     ]
     history = table(["when (UTC)", "outcome", "release", "before", "after", "why"], past) if past else ""
-    return f"<h2>{escape(standing.title)}</h2>{table(['', ''], facts)}{history}"
+    rollout = rollout_panel(document, base=base)
+    return f"<h2>{escape(standing.title)}</h2>{table(['', ''], facts)}{rollout}{history}"
 
 
 def _traffic(weights_pct: Mapping[str, float] | None) -> str:
@@ -101,35 +88,16 @@ def _traffic(weights_pct: Mapping[str, float] | None) -> str:
         return '<span class="error">the endpoint does not answer</span>'
     if not weights_pct:
         return '<span class="quiet">nothing serves</span>'
-    return ", ".join(f"{_digest(digest)} {weight:g} %" for digest, weight in sorted(weights_pct.items()))
+    return ", ".join(f"{digest(name)} {weight:g} %" for name, weight in sorted(weights_pct.items()))
 
 
 def _version(version: Any) -> str:
     if version is None:
         return '<span class="quiet">none</span>'
-    return f"{_digest(version.digest)} from {_code(version.release_id)}"
+    return f"{digest(version.digest)} from {code(version.release_id)}"
 
 
 def _report(base: str, name: str, outputs: Mapping[str, Any]) -> str:
     uri = str(outputs.get("report_uri") or "")
     file = uri.rpartition("/")[2]
     return f'<a href="{escape(base)}/{escape(name)}/{escape(file)}">open</a>' if file.endswith(".html") else ""
-
-
-def _verdict(outputs: Mapping[str, Any]) -> str:
-    verdict = escape(str(outputs.get("verdict", "")))
-    return f'<span class="{verdict}">{verdict}</span>'
-
-
-def _digest(digest: str | None) -> str:
-    return (
-        f'<code title="{escape(digest)}">{escape(digest[:12])}</code>' if digest else '<span class="quiet">none</span>'
-    )
-
-
-def _code(text: str) -> str:
-    return f"<code>{escape(text)}</code>"
-
-
-def _time(at_s: float) -> str:
-    return datetime.fromtimestamp(at_s, tz=UTC).strftime("%Y-%m-%d %H:%M:%S")
