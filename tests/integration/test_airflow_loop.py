@@ -189,7 +189,16 @@ def test_the_pages_show_what_serves_and_what_a_run_found(stack: Any) -> None:
     for file in ("..%2f..%2frelease.db", "report.html%00", "missing.html"):
         answer = httpx.get(f"{stack.url}/clearway/runs/seattle_rain_release/by-hand/evaluate/{file}")
         assert answer.status_code == httpx.codes.NOT_FOUND
-    assert httpx.get(f"{stack.url}/clearway/serving", headers={"Authorization": "Bearer x"}).status_code in {401, 403}
+    stranger = {"Authorization": "Bearer x"}
+    assert httpx.get(f"{stack.url}/clearway/serving", headers=stranger).status_code in {401, 403}
+    orders, form = f"{stack.url}/clearway/rollouts/seattle_rain_release/orders", {"reason": "why", "release_id": "r"}
+    for changes, headers, expected in (
+        ({"kind": "abort"}, {}, {httpx.codes.CONFLICT}),  # no rollout is under way
+        ({"kind": "explode"}, {}, {httpx.codes.UNPROCESSABLE_ENTITY}),
+        ({"kind": "abort"}, {"sec-fetch-site": "cross-site"}, {httpx.codes.FORBIDDEN}),
+        ({"kind": "abort"}, stranger, {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}),
+    ):
+        assert httpx.post(orders, data=form | changes, headers=headers).status_code in expected
 
 
 def test_the_reconciler_runs_and_repairs_nothing_that_is_whole(stack: Any, until: Any) -> None:
