@@ -12,6 +12,7 @@ from clearway.contracts.errors import (
     ClearwayError,
     CompareAndSwapFailed,
     ConfigError,
+    DataError,
     IntegrityError,
     LeaseHeld,
     StaleWriter,
@@ -207,10 +208,11 @@ def _load(tenure: Tenure, action: Load, seen: Seen) -> Seen:
     version, candidate = action.version, tenure.document.candidate
     try:
         tenure.controls.endpoint.load(uri=version.uri, digest=version.digest, epoch=tenure.epoch)
-    except IntegrityError as error:
+    except (IntegrityError, ConfigError, DataError) as error:
         if tenure.document.phase is not Phase.DEPLOYING or candidate is None or candidate.digest != version.digest:
             raise
-        # A damaged candidate is an answer, not a crash: the champion keeps the traffic and the release ends aborted.
+        # A candidate that is damaged, or cannot score its own golden rows, is an answer, not a crash: the champion keeps
+        # the traffic and the release ends aborted.
         return dataclasses.replace(seen, golden=Check(name="package", verdict=Verdict.FAIL, reason=str(error)))
     return seen
 

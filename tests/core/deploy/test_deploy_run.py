@@ -16,7 +16,7 @@ from clearway.deploy.spec import RollbackInputs
 from clearway.infra.approvals import Decision
 from clearway.infra.clock import FakeClock
 from clearway.infra.storage import to_path
-from serving_kit import PRODUCT, ROW, InProcessEndpoint, approved, controls_of, make_package
+from serving_kit import PRODUCT, ROW, InProcessEndpoint, approved, controls_of, linear_onnx, make_package
 
 
 @pytest.fixture
@@ -127,6 +127,17 @@ def test_a_green_with_wrong_golden_answers_never_takes_traffic(
     assert outputs.status == (None if not has_champion else outputs.status)
     assert documents.outcome_of(document(), "r2").outcome is Outcome.ABORTED
     assert release(bad, "r2") == outputs
+
+
+def test_a_green_that_cannot_score_its_golden_rows_is_rejected_not_a_crash(env, endpoint, release, document):
+    good = make_package(env, 0.1)
+    broken = make_package(env, 0.2, model=linear_onnx(float("nan"), num_numeric=2, num_categorical=1))
+    release(good, "r1")
+    outputs = release(broken, "r2")
+    assert outputs.verdict is Verdict.FAIL
+    assert "not finite" in outputs.reason
+    assert endpoint.state().weights_pct == {good.digest: 100.0}
+    assert (document().phase, document().champion.digest) == (Phase.IDLE, good.digest)
 
 
 def test_a_green_that_does_not_answer_live_is_taken_back(env, endpoint, release, document, monkeypatch):
