@@ -87,11 +87,14 @@ def golden_rows() -> list[dict[str, Any]]:
     return [ROW, {"hour": 23.0, "distance": 2000.0, "carrier": "ZZ"}, missing]
 
 
-def make_package(env: Environment, bias: float, *, product: str = PRODUCT, golden_shift: float = 0.0) -> ModelRef:
-    """A signed package; another bias is another digest. `golden_shift` makes its golden scores wrong by that much."""
+def make_package(
+    env: Environment, bias: float, *, product: str = PRODUCT, golden_shift: float = 0.0, model: bytes = b""
+) -> ModelRef:
+    """A signed package; another bias is another digest. `golden_shift` makes its golden scores wrong by that much;
+    `model` is a graph to use in place of the linear one."""
     rows = golden_rows()
     contents = PackageContents(
-        model=linear_onnx(bias, num_numeric=len(NUMERIC), num_categorical=len(CATEGORICAL)),
+        model=model or linear_onnx(bias, num_numeric=len(NUMERIC), num_categorical=len(CATEGORICAL)),
         weights=b"",
         encoder=Encoder(numeric=NUMERIC, categorical=CATEGORICAL, vocabulary={"carrier": CARRIERS}),
         schema={},
