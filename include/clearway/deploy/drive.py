@@ -211,8 +211,8 @@ def _load(tenure: Tenure, action: Load, seen: Seen) -> Seen:
     except (IntegrityError, ConfigError, DataError) as error:
         if tenure.document.phase is not Phase.DEPLOYING or candidate is None or candidate.digest != version.digest:
             raise
-        # A candidate that is damaged, or cannot score its own golden rows, is an answer, not a crash: the champion keeps
-        # the traffic and the release ends aborted.
+        # A candidate that is damaged, or cannot score its own golden rows, is an answer, not a crash: the champion
+        # keeps the traffic and the release ends aborted.
         return dataclasses.replace(seen, golden=Check(name="package", verdict=Verdict.FAIL, reason=str(error)))
     return seen
 

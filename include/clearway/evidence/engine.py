@@ -94,11 +94,15 @@ class Point:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """All that is known; JSON through clearway.contracts.codec, so any process can go on with it."""
+    """All that is known; JSON through clearway.contracts.codec, so any process can go on with it.
+
+    `distrust`: the first reading that no healthy server gives, if there was one; then nothing passes by itself.
+    """
 
     step: int = 0
     num_candidate: int = 0
     num_control: int = 0
+    distrust: str = ""
     baseline: Baseline | None = None
     tallies: tuple[Tally, ...] = ()
     curve: tuple[Point, ...] = ()
@@ -139,8 +143,8 @@ def look(
     after = _count(rules, state, reading, observed.latency_bounds_s)
     checks = [_judged(metric, tally, rules) for metric, tally in zip(rules.metrics, after.tallies, strict=True)]
     after = dataclasses.replace(after, curve=_drawn(after, rules, reading, weight_pct))
-    if reading.problem:
-        checks.append(Check(name="reading", verdict=Verdict.INCONCLUSIVE, reason=reading.problem))
+    if problem := reading.problem or after.distrust:
+        checks.append(Check(name="reading", verdict=Verdict.INCONCLUSIVE, reason=problem))
     checks.append(_traffic(after, min_requests))
     return Looked(state=after, judgement=judge(checks))
 
@@ -159,6 +163,9 @@ def check_rules(rules: Rules) -> None:
 
 def _count(rules: Rules, state: State, reading: Reading, bounds_s: tuple[float, ...]) -> State:
     tallies = state.tallies or tuple(Tally() for _ in rules.metrics)
+    if reading.breaks_trust and not state.distrust:
+        text = f"readings are not trusted any more ({reading.problem}); a person must decide"
+        state = dataclasses.replace(state, distrust=text)
     new = reading.candidate, reading.control
     if new[0] is None or new[1] is None:
         return dataclasses.replace(state, baseline=reading.baseline, tallies=tallies)

@@ -8,6 +8,8 @@ from clearway.contracts.observed import ArmCounts, Observed
 NOTHING = ArmCounts(num_requests=0, num_errors=0, latencies=(), num_scores=0, score_sum=0.0, score_square_sum=0.0)
 # A reading older than this says nothing about now; the driver reads every second or two.
 MAX_AGE_S = 60.0
+# Timed requests in one look from which on it means something that most callers hung up.
+MIN_TIMED = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,13 +29,15 @@ class Reading:
     Args:
         baseline: for the next look.
         candidate, control: new counts; None when nothing of this reading may be counted.
-        problem: why not, or "".
+        problem: why not, or why it clears nobody, or "".
+        breaks_trust: no healthy server counts so; what it says cannot clear a candidate any more, only convict it.
     """
 
     baseline: Baseline | None
     candidate: ArmCounts | None = None
     control: ArmCounts | None = None
     problem: str = ""
+    breaks_trust: bool = False
 
 
 def read(
@@ -51,8 +55,10 @@ def read(
         candidate=observed.arms.get(candidate, _zeros(observed)),
         control=observed.arms.get(control, _zeros(observed)),
     )
-    if problem := _nonsense(observed, found, epoch=epoch, now_s=now_s):
+    if problem := _unusable(observed, epoch=epoch, now_s=now_s):
         return Reading(baseline=before, problem=problem)
+    if problem := _nonsense(observed, found):
+        return Reading(baseline=before, problem=problem, breaks_trust=True)
     if before is None:
         return Reading(baseline=found)
     if observed.server_id != before.server_id:
@@ -64,23 +70,36 @@ def read(
         for after, earlier in ((found.candidate, before.candidate), (found.control, before.control))
     ]
     if any(min(_numbers(arm)) < 0 for arm in new):
-        return Reading(baseline=found, problem="counters fell within one server process")
-    return Reading(baseline=found, candidate=new[0], control=new[1])
+        return Reading(baseline=found, problem="counters fell within one server process", breaks_trust=True)
+    if any(_contradicts_itself(arm) for arm in new):
+        return Reading(baseline=found, problem="counters moved against each other", breaks_trust=True)
+    gone = any(sum(arm.latencies) >= MIN_TIMED and 2 * arm.num_requests < sum(arm.latencies) for arm in new)
+    problem = "most callers hung up before they were answered" if gone else ""
+    return Reading(baseline=found, candidate=new[0], control=new[1], problem=problem, breaks_trust=gone)
 
 
-def _nonsense(observed: Observed, found: Baseline, *, epoch: int, now_s: float) -> str:
+def _unusable(observed: Observed, *, epoch: int, now_s: float) -> str:
     if observed.epoch != epoch:
         return f"reading belongs to epoch {observed.epoch}, not {epoch}"
     if not math.isfinite(observed.at_s) or now_s - observed.at_s > MAX_AGE_S:
         return f"reading is {now_s - observed.at_s:.0f} s old, at most {MAX_AGE_S:.0f} s are allowed"
+    return ""
+
+
+def _nonsense(observed: Observed, found: Baseline) -> str:
     for name, arm in (("candidate", found.candidate), ("control", found.control)):
         numbers = _numbers(arm)
         moments = (arm.score_sum, arm.score_square_sum)
         if not all(math.isfinite(x) for x in (*numbers, *moments)) or min(numbers) < 0:
             return f"counts of the {name} are not finite numbers >= 0"
-        if arm.num_errors > arm.num_requests or len(arm.latencies) != len(observed.latency_bounds_s) + 1:
+        if _contradicts_itself(arm) or len(arm.latencies) != len(observed.latency_bounds_s) + 1:
             return f"counts of the {name} contradict each other"
     return ""
+
+
+def _contradicts_itself(arm: ArmCounts) -> bool:
+    """Every error is a request, and every request was timed; those of callers who hung up were timed only."""
+    return not arm.num_errors <= arm.num_requests <= sum(arm.latencies)
 
 
 def _numbers(arm: ArmCounts) -> tuple[float, ...]:

@@ -101,6 +101,7 @@ BROKEN = {
     "NaN": {"arms": {C: dataclasses.replace(arm(900), score_sum=float("nan")), S: arm(900)}},
     "below zero": {"arms": {C: dataclasses.replace(arm(900), num_errors=-1), S: arm(900)}},
     "more errors than requests": {"arms": {C: arm(900, 901), S: arm(900)}},
+    "more requests than answers": {"arms": {C: dataclasses.replace(arm(900), num_requests=901), S: arm(900)}},
     "other buckets": {"arms": {C: dataclasses.replace(arm(900), latencies=(900,)), S: arm(900)}},
     "no such version": {"arms": {"somebody": arm(900), S: arm(900)}},
     "no control": {"arms": {C: arm(900)}},
@@ -120,12 +121,37 @@ def test_a_broken_reading_is_never_a_pass_and_never_counted(name: str) -> None:
         assert any(check.name == "reading" for check in judgement.checks)
 
 
-def test_counters_that_fall_start_a_new_baseline() -> None:
+def test_counters_that_fall_clear_nobody_any_more_but_can_still_convict() -> None:
+    """Whoever counts backwards once may have counted anything; real errors are still errors."""
     state, _ = looked(started(), seen(2.0, arm(100), arm(100)))
     state, judgement = looked(state, seen(3.0, arm(50), arm(120)))
     assert "fell" in reasons(judgement)
-    state, _ = looked(state, seen(4.0, arm(60), arm(130)))
-    assert (state.num_candidate, state.num_control) == (110, 110)
+    state, judgement = looked(state, seen(4.0, arm(6_000), arm(6_000)))
+    assert judgement.verdict is Verdict.INCONCLUSIVE
+    assert "not trusted any more" in reasons(judgement)
+    assert looked(state, seen(5.0, arm(6_200, 100), arm(6_800)))[1].verdict is Verdict.FAIL
+
+
+def test_callers_who_hang_up_clear_nobody_and_their_waiting_is_counted() -> None:
+    rules = dataclasses.replace(RULES, metrics=(ERRORS, Metric(kind=Kind.SLOW, margin=0.05, above_s=0.1)))
+    hung = dataclasses.replace(arm(400), latencies=(400, 0, 600))
+    _, judgement = looked(started(rules), seen(2.0, hung, arm(9_000)), rules)
+    assert judgement.verdict is Verdict.FAIL
+    assert "most callers hung up" in reasons(judgement)
+    calm = dataclasses.replace(arm(400), latencies=(1_000, 0, 0))
+    state, judgement = looked(started(rules), seen(2.0, calm, arm(9_000)), rules)
+    assert judgement.verdict is Verdict.INCONCLUSIVE
+    more = dataclasses.replace(arm(2_400), latencies=(3_000, 0, 0))
+    assert looked(state, seen(3.0, more, arm(19_000)), rules)[1].verdict is Verdict.INCONCLUSIVE
+
+
+def test_a_restarted_server_counts_anew_and_is_trusted() -> None:
+    state, _ = looked(started(), seen(2.0, arm(100), arm(100)))
+    again = dataclasses.replace(seen(3.0, arm(5), arm(5)), server_id="two")
+    state, judgement = looked(state, again)
+    assert "began anew" in reasons(judgement)
+    state, judgement = looked(state, dataclasses.replace(seen(4.0, arm(1_005), arm(1_005)), server_id="two"))
+    assert (state.num_candidate, judgement.verdict) == (1_100, Verdict.PASS)
 
 
 def test_a_new_step_counts_anew_and_keeps_what_is_known() -> None:
