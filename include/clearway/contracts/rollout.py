@@ -160,7 +160,8 @@ def give(rollout: Rollout, order: Order) -> Rollout:
 
 
 def follow(rollout: Rollout) -> Rollout:
-    """The driver takes the order over: PAUSE and RESUME take effect here, PROMOTE goes to the last step."""
+    """The driver takes the order over: PAUSE takes effect here, RESUME begins the step's time anew, PROMOTE goes to the
+    last step."""
     order = rollout.order
     if order is None:
         return rollout
@@ -170,7 +171,7 @@ def follow(rollout: Rollout) -> Rollout:
     if order.kind is OrderKind.PAUSE:
         return dataclasses.replace(followed, is_paused=True, waits_for=f"paused by {order.by}: {order.reason}")
     if order.kind is OrderKind.RESUME:
-        return dataclasses.replace(followed, is_paused=False, waits_for="")
+        return dataclasses.replace(followed, is_paused=False, waits_for="", entered_s=None)
     if order.kind is OrderKind.PROMOTE and not rollout.is_last:
         last = len(rollout.plan) - 1
         return dataclasses.replace(followed, index=last, entered_s=None, is_paused=False, waits_for="")

@@ -49,7 +49,8 @@ def gather(document: ReleaseDocument, rollout: Rollout, seen: Seen, now_s: float
         evidence=to_jsonable(looked.state),
         waits_for=waits_for,
     )
-    if verdict is not Verdict.FAIL and stays_s >= rollout.step.max_s + rollout.step.hold_s:
+    is_waiting = verdict is Verdict.INCONCLUSIVE and not rollout.is_paused
+    if is_waiting and stays_s >= rollout.step.max_s + rollout.step.hold_s:
         text = f"nobody decided within {rollout.step.hold_s:.0f} s after the evidence stayed missing: {reason}"
         return Gathered(rollout=after, verdict=Verdict.FAIL, reason=text)
     action = Wait(POLL_S) if verdict is Verdict.INCONCLUSIVE else None

@@ -200,13 +200,14 @@ def test_a_person_can_abort(release, champion, candidate, street, document, cont
     assert endpoint.state().weights_pct == {champion.digest: 100.0}
 
 
-def test_pause_holds_the_share_until_resume_and_harm_is_still_seen(
-    release, champion, candidate, street, document, controls, endpoint
-):
+def test_pause_holds_the_share_until_resume(release, champion, candidate, street, document, controls, endpoint):
     shares = []
+    longer_than_anybody_is_waited_for = int(PLAN.max_step_s + PLAN.hold_s) + 5
     street.happenings[2] = lambda: give_order(controls.store, PRODUCT, ordered(OrderKind.PAUSE))
-    street.happenings[30] = lambda: shares.append(endpoint.state().weights_pct[candidate.digest])
-    street.happenings[31] = lambda: give_order(controls.store, PRODUCT, ordered(OrderKind.RESUME))
+    street.happenings[longer_than_anybody_is_waited_for] = lambda: (
+        shares.append(endpoint.state().weights_pct[candidate.digest]),
+        give_order(controls.store, PRODUCT, ordered(OrderKind.RESUME)),
+    )
     assert release(candidate, "r2").verdict is Verdict.PASS
     assert shares == [10.0]
 
