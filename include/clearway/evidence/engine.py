@@ -11,6 +11,7 @@ INCONCLUSIVE otherwise.
 """
 
 import dataclasses
+import functools
 import math
 from bisect import bisect_left
 from dataclasses import dataclass
@@ -21,9 +22,10 @@ from clearway.contracts.observed import ArmCounts, Observed
 from clearway.contracts.verdict import Check, Judgement, Verdict, judge
 from clearway.evidence import two_means, two_rates
 from clearway.evidence.reading import Baseline, Reading, read
-from clearway.evidence.two_means import Moments
+from clearway.evidence.two_means import Arms, Moments
 
 NO_MOMENTS = Moments(num=0, total=0.0, squares=0.0)
+NO_ARMS = Arms(candidate=NO_MOMENTS, control=NO_MOMENTS)
 # Points of the curve that are kept; older ones are thinned by half, so that it always reaches from begin to end.
 MAX_CURVE = 120
 
@@ -70,14 +72,13 @@ class Tally:
         harm: per step, logarithms of the e-process per odds ratio. Rates only.
         no_harm: the same per common rate, over all steps. Rates only.
         is_safe: "no harm" was shown at some look; it stays shown.
-        candidate, control: counts and sums over all steps.
+        arms: counts and sums, per step.
     """
 
     harm: tuple[tuple[float, ...], ...] = ()
     no_harm: tuple[float, ...] = ()
     is_safe: bool = False
-    candidate: Moments = NO_MOMENTS
-    control: Moments = NO_MOMENTS
+    arms: tuple[Arms, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +142,10 @@ def look(
     check_rules(rules)
     reading = read(state.baseline, observed, candidate=candidate, control=control, epoch=epoch, now_s=now_s)
     after = _count(rules, state, reading, observed.latency_bounds_s)
-    checks = [_judged(metric, tally, rules) for metric, tally in zip(rules.metrics, after.tallies, strict=True)]
+    checks = [
+        _judged(metric, tally, rules, observed.latency_bounds_s)
+        for metric, tally in zip(rules.metrics, after.tallies, strict=True)
+    ]
     after = dataclasses.replace(after, curve=_drawn(after, rules, reading, weight_pct))
     if problem := reading.problem or after.distrust:
         checks.append(Check(name="reading", verdict=Verdict.INCONCLUSIVE, reason=problem))
@@ -175,23 +179,30 @@ def _count(rules: Rules, state: State, reading: Reading, bounds_s: tuple[float, 
         num_candidate=state.num_candidate + new[0].num_requests,
         num_control=state.num_control + new[1].num_requests,
         tallies=tuple(
-            _added(
-                tally,
-                metric,
-                _moments(metric, new[0], bounds_s),
-                _moments(metric, new[1], bounds_s),
-                step=state.step,
-                beta=rules.beta,
-            )
+            _added(tally, metric, new[0], new[1], bounds_s=bounds_s, step=state.step, beta=rules.beta)
             for metric, tally in zip(rules.metrics, tallies, strict=True)
         ),
     )
 
 
-def _added(tally: Tally, metric: Metric, one: Moments, other: Moments, *, step: int, beta: float) -> Tally:
-    tally = dataclasses.replace(tally, candidate=_sum(tally.candidate, one), control=_sum(tally.control, other))
+def _added(
+    tally: Tally,
+    metric: Metric,
+    candidate: ArmCounts,
+    control: ArmCounts,
+    *,
+    bounds_s: tuple[float, ...],
+    step: int,
+    beta: float,
+) -> Tally:
+    if _is_out_of_sight(metric, bounds_s):
+        return tally
+    one, other = (_moments(metric, arm, bounds_s) for arm in (candidate, control))
+    arms = (*tally.arms, *(NO_ARMS,) * (step + 1 - len(tally.arms)))
+    sums = Arms(candidate=_sum(arms[step].candidate, one), control=_sum(arms[step].control, other))
+    tally = dataclasses.replace(tally, arms=(*arms[:step], sums, *arms[step + 1 :]))
     if metric.kind is Kind.SCORE:
-        band = two_means.difference(tally.candidate, tally.control, alpha=beta)
+        band = two_means.difference_over(tally.arms, alpha=beta)
         is_within = band is not None and -metric.margin < band[0] and band[2] < metric.margin
         return dataclasses.replace(tally, is_safe=tally.is_safe or is_within)
     fresh = two_rates.Look(
@@ -202,7 +213,12 @@ def _added(tally: Tally, metric: Metric, one: Moments, other: Moments, *, step: 
     no_harm = tally.no_harm or (0.0,) * len(two_rates.COMMON_RATES)
     no_harm = tuple(a + b for a, b in zip(no_harm, two_rates.no_harm(fresh, margin=metric.margin), strict=True))
     is_safe = tally.is_safe or two_rates.mean_e(no_harm) >= 1 / beta
-    return dataclasses.replace(tally, harm=(*harm[:step], newest), no_harm=no_harm, is_safe=is_safe)
+    return dataclasses.replace(tally, harm=(*harm[:step], newest, *harm[step + 1 :]), no_harm=no_harm, is_safe=is_safe)
+
+
+def _is_out_of_sight(metric: Metric, bounds_s: tuple[float, ...]) -> bool:
+    """Whether the histogram ends before what is called slow: it would count every answer as quick."""
+    return metric.kind is Kind.SLOW and (not bounds_s or metric.above_s > bounds_s[-1])
 
 
 def _moments(metric: Metric, arm: ArmCounts, bounds_s: tuple[float, ...]) -> Moments:
@@ -224,16 +240,21 @@ def harm_e(tally: Tally, *, num_steps: int) -> float:
     return (begun + (num_steps - len(tally.harm))) / num_steps
 
 
-def _judged(metric: Metric, tally: Tally, rules: Rules) -> Check:
+def _judged(metric: Metric, tally: Tally, rules: Rules, bounds_s: tuple[float, ...]) -> Check:
     num_decisive = sum(m.is_decisive for m in rules.metrics)
     alpha = rules.alpha / max(1, num_decisive)
     if metric.kind is Kind.SCORE:
         return _judged_score(metric, tally, alpha=alpha)
     found = harm_e(tally, num_steps=rules.num_steps)
-    rates = [m.total / m.num if m.num else math.nan for m in (tally.candidate, tally.control)]
-    seen = f"candidate {rates[0]:.2%} of {tally.candidate.num}, control {rates[1]:.2%} of {tally.control.num}"
+    candidate = functools.reduce(_sum, (a.candidate for a in tally.arms), NO_MOMENTS)
+    control = functools.reduce(_sum, (a.control for a in tally.arms), NO_MOMENTS)
+    rates = [m.total / m.num if m.num else math.nan for m in (candidate, control)]
+    seen = f"candidate {rates[0]:.2%} of {candidate.num}, control {rates[1]:.2%} of {control.num}"
     if found >= 1 / alpha:
         return _check(metric, Verdict.FAIL, found, 1 / alpha, f"harm shown: {seen}; e-value {found:.3g}")
+    if _is_out_of_sight(metric, bounds_s):
+        text = f"no bound of the latency histogram reaches {metric.above_s:g} s, so no answer can be seen to be slower"
+        return _check(metric, Verdict.INCONCLUSIVE, found, 1 / alpha, text)
     if tally.is_safe:
         return _check(metric, Verdict.PASS, found, 1 / alpha, f"no harm of {metric.margin:.2%} or more: {seen}")
     text = f"neither harm nor its absence shown yet: {seen}; margin {metric.margin:.2%}"
@@ -241,7 +262,7 @@ def _judged(metric: Metric, tally: Tally, rules: Rules) -> Check:
 
 
 def _judged_score(metric: Metric, tally: Tally, *, alpha: float) -> Check:
-    band = two_means.difference(tally.candidate, tally.control, alpha=alpha)
+    band = two_means.difference_over(tally.arms, alpha=alpha)
     if band is None:
         return _check(metric, Verdict.INCONCLUSIVE, None, metric.margin, "too few scores in one of the versions")
     low, estimate, high = band
@@ -273,7 +294,7 @@ def _drawn(state: State, rules: Rules, reading: Reading, weight_pct: float) -> t
     if reading.baseline is None or reading.candidate is None:
         return state.curve
     tally = state.tallies[0]
-    band = two_means.difference(tally.candidate, tally.control, alpha=rules.alpha)
+    band = two_means.difference_over(tally.arms, alpha=rules.alpha)
     low, estimate, high = band or (None, None, None)
     point = Point(
         at_s=reading.baseline.at_s,

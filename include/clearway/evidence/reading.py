@@ -1,5 +1,6 @@
 """From cumulative counters to new outcomes per look; what cannot be trusted is named and not counted."""
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ NOTHING = ArmCounts(num_requests=0, num_errors=0, latencies=(), num_scores=0, sc
 MAX_AGE_S = 60.0
 # Timed requests in one look from which on it means something that most callers hung up.
 MIN_TIMED = 20
+# What long sums of floats may be off by, as a share of the sum.
+ROUNDING = 1e-8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +23,7 @@ class Baseline:
     at_s: float
     candidate: ArmCounts
     control: ArmCounts
+    bounds_s: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +58,7 @@ def read(
         at_s=observed.at_s,
         candidate=observed.arms.get(candidate, _zeros(observed)),
         control=observed.arms.get(control, _zeros(observed)),
+        bounds_s=observed.latency_bounds_s,
     )
     if problem := _unusable(observed, epoch=epoch, now_s=now_s):
         return Reading(baseline=before, problem=problem)
@@ -65,13 +70,20 @@ def read(
         return Reading(baseline=found, problem="counters began anew with another server process")
     if observed.at_s <= before.at_s:
         return Reading(baseline=before, problem=f"reading of {observed.at_s:.3f} came twice or out of order")
-    new = [
-        _minus(after, earlier)
-        for after, earlier in ((found.candidate, before.candidate), (found.control, before.control))
-    ]
-    if any(min(_numbers(arm)) < 0 for arm in new):
+    return _since(before, found)
+
+
+def _since(before: Baseline, found: Baseline) -> Reading:
+    """Two readings of one server process, in order: what lies between them, if both can be true."""
+    if found.bounds_s != before.bounds_s:
+        text = "bounds of the latency histogram changed within one server process"
+        return Reading(baseline=found, problem=text, breaks_trust=True)
+    pairs = (found.candidate, before.candidate), (found.control, before.control)
+    new = [_minus(after, earlier) for after, earlier in pairs]
+    slack = [ROUNDING * (1 + after.score_square_sum) for after, _ in pairs]
+    if any(min(_numbers(arm)) < 0 or arm.score_square_sum < -s for arm, s in zip(new, slack, strict=True)):
         return Reading(baseline=found, problem="counters fell within one server process", breaks_trust=True)
-    if any(_contradicts_itself(arm) for arm in new):
+    if any(_contradicts_itself(arm, slack=s) for arm, s in zip(new, slack, strict=True)):
         return Reading(baseline=found, problem="counters moved against each other", breaks_trust=True)
     gone = any(sum(arm.latencies) >= MIN_TIMED and 2 * arm.num_requests < sum(arm.latencies) for arm in new)
     problem = "most callers hung up before they were answered" if gone else ""
@@ -87,22 +99,32 @@ def _unusable(observed: Observed, *, epoch: int, now_s: float) -> str:
 
 
 def _nonsense(observed: Observed, found: Baseline) -> str:
+    bounds_s = observed.latency_bounds_s
+    if not all(map(math.isfinite, bounds_s)) or any(low >= high for low, high in itertools.pairwise((0.0, *bounds_s))):
+        return "bounds of the latency histogram are not finite, above 0 and rising"
     for name, arm in (("candidate", found.candidate), ("control", found.control)):
-        numbers = _numbers(arm)
-        moments = (arm.score_sum, arm.score_square_sum)
-        if not all(math.isfinite(x) for x in (*numbers, *moments)) or min(numbers) < 0:
-            return f"counts of the {name} are not finite numbers >= 0"
-        if _contradicts_itself(arm) or len(arm.latencies) != len(observed.latency_bounds_s) + 1:
+        if not all(isinstance(x, int) and x >= 0 for x in _numbers(arm)):
+            return f"counts of the {name} are not whole numbers >= 0"
+        if not math.isfinite(arm.score_sum) or not math.isfinite(arm.score_square_sum):
+            return f"sums of scores of the {name} are not finite"
+        slack = ROUNDING * (1 + abs(arm.score_square_sum))
+        if _contradicts_itself(arm, slack=slack) or len(arm.latencies) != len(bounds_s) + 1:
             return f"counts of the {name} contradict each other"
     return ""
 
 
-def _contradicts_itself(arm: ArmCounts) -> bool:
-    """Every error is a request, and every request was timed; those of callers who hung up were timed only."""
-    return not arm.num_errors <= arm.num_requests <= sum(arm.latencies)
+def _contradicts_itself(arm: ArmCounts, *, slack: float) -> bool:
+    """Every error is a request, and every request was timed; those of callers who hung up were timed only.
+
+    The sum of squares is no smaller than the mean leaves it (Cauchy and Schwarz), and no rows have no sums; `slack` is
+    what rounding may have done to the sums.
+    """
+    num, total, squares = arm.num_scores, arm.score_sum, arm.score_square_sum
+    are_sums_impossible = num * (squares + slack) < total**2 if num else max(abs(total), abs(squares)) > slack
+    return are_sums_impossible or not arm.num_errors <= arm.num_requests <= sum(arm.latencies)
 
 
-def _numbers(arm: ArmCounts) -> tuple[float, ...]:
+def _numbers(arm: ArmCounts) -> tuple[int, ...]:
     return (arm.num_requests, arm.num_errors, arm.num_scores, *arm.latencies)
 
 
