@@ -22,7 +22,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from statistics import NormalDist, median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -39,6 +39,7 @@ Z_LIMIT = NormalDist().inv_cdf(0.99)
 # Number of failures up to which the 99 % upper bound of a rate stays within alpha, for 10,000 runs at 1 % (exact).
 MAX_FALSE_AT_10_000 = 77
 SLOW_S, MEDIAN_S, SPREAD = 0.01, 0.008, 0.35
+LOSS_MARGIN = 0.005  # 1 % of the champion's log-loss of 0.526
 Stream = list[tuple[int, int]]  # cumulative errors of candidate and control, per look
 Line = dict[str, Any]
 Broken = Callable[[list[Observed], np.random.Generator], Observed]  # from the readings so far, newest last
@@ -82,10 +83,16 @@ def error_readings(stream: Stream, sizes: tuple[int, int]) -> Iterator[Observed]
         yield observed(float(i), arm(sizes[0] * i, a), arm(sizes[1] * i, b))
 
 
-def verdict_of(
-    readings: Iterable[Observed], rules: Rules, *, min_requests: int = 1, ends_at_pass: bool = False
-) -> tuple[Verdict, int]:
-    """The first FAIL (or PASS, if that ends the step), else whether it ever passed; and the look it came at."""
+class End(NamedTuple):
+    """How a run ended: its verdict, the look it came at, and the look of the first PASS (0 for none)."""
+
+    verdict: Verdict
+    at: int
+    passed_at: int
+
+
+def verdict_of(readings: Iterable[Observed], rules: Rules, *, min_requests: int = 1, ends_at_pass: bool = False) -> End:
+    """The first FAIL (or PASS, if that ends the step), else whether it ever passed."""
     state, passed = State(), 0
     for i, reading in enumerate(readings):
         found = look(
@@ -94,12 +101,12 @@ def verdict_of(
         )  # fmt: skip
         state = found.state
         if found.judgement.verdict is Verdict.FAIL:
-            return Verdict.FAIL, i
+            return End(Verdict.FAIL, i, passed)
         if found.judgement.verdict is Verdict.PASS:
             passed = passed or i
             if ends_at_pass:
                 break
-    return (Verdict.PASS, passed) if passed else (Verdict.INCONCLUSIVE, 0)
+    return End(Verdict.PASS if passed else Verdict.INCONCLUSIVE, passed, passed)
 
 
 def new_each_look(stream: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
@@ -141,22 +148,24 @@ def z_per_look(stream: Stream) -> int:
 
 
 def summary(looks: Sequence[int], per_look: int) -> Line:
-    """How many were rolled back, and the candidate's requests until then."""
+    """How many came to it, and the candidate's requests until then."""
     took = [x * per_look for x in looks if x]
-    return {"rolled back": len(took), "median requests": median(took) if took else None}
+    return {"num": len(took), "median requests": median(took) if took else None}
 
 
 def side_by_side(num_runs: int, factor: float, *, looks: int) -> Line:
     """Errors of the candidate are `factor` times those of the control."""
     sizes, rules = (CANDIDATE, CONTROL), rules_of(0.01)
     found: dict[str, list[int]] = {"clearway": [], "flagger": [], "argo": [], "z per look": []}
+    num_passed = 0
     for stream in streams(num_runs, (BASE * factor, BASE), looks=looks, sizes=sizes, seed=7):
-        verdict, at = verdict_of(error_readings(stream, sizes), rules, min_requests=CANDIDATE)
-        found["clearway"].append(at if verdict is Verdict.FAIL else 0)
+        end = verdict_of(error_readings(stream, sizes), rules, min_requests=CANDIDATE)
+        found["clearway"].append(end.at if end.verdict is Verdict.FAIL else 0)
+        num_passed += end.passed_at > 0
         for name, rule in (("flagger", flagger), ("argo", argo), ("z per look", z_per_look)):
             found[name].append(rule(stream))
     lines = {name: summary(each, CANDIDATE) for name, each in found.items()}
-    return {"errors": f"{factor:g}x", "runs": num_runs, "looks": looks, **lines}
+    return {"errors": f"{factor:g}x", "runs": num_runs, "looks": looks, **lines, "passed first": num_passed}
 
 
 def bucket_shares(factor: float) -> list[float]:
@@ -171,7 +180,7 @@ def slower(num_runs: int, factor: float, *, looks: int) -> Line:
     rng = np.random.default_rng(21)
     rules = Rules(alpha=0.01, beta=0.05, num_steps=1, metrics=(Metric(kind=Kind.SLOW, margin=0.05, above_s=SLOW_S),))
     first_slow = LATENCY_BOUNDS_S.index(SLOW_S) + 1
-    ours, z = [], []
+    ours, z, num_passed = [], [], 0
     for _ in range(num_runs):
         one = rng.multinomial(CANDIDATE, bucket_shares(factor), looks).cumsum(0)
         other = rng.multinomial(CONTROL, bucket_shares(1.0), looks).cumsum(0)
@@ -180,12 +189,13 @@ def slower(num_runs: int, factor: float, *, looks: int) -> Line:
         for i, (a, b) in enumerate(zip(one.tolist(), other.tolist(), strict=True), start=1):
             arms = arm(CANDIDATE * i, 0, tuple(a)), arm(CONTROL * i, 0, tuple(b))
             readings.append(observed(float(i), *arms, bounds_s=LATENCY_BOUNDS_S))
-        verdict, at = verdict_of(readings, rules, min_requests=CANDIDATE)
-        ours.append(at if verdict is Verdict.FAIL else 0)
+        end = verdict_of(readings, rules, min_requests=CANDIDATE)
+        ours.append(end.at if end.verdict is Verdict.FAIL else 0)
+        num_passed += end.passed_at > 0
         slow = zip(one[:, first_slow:].sum(1).tolist(), other[:, first_slow:].sum(1).tolist(), strict=True)
         z.append(z_per_look(list(slow)))
     lines = {"clearway": summary(ours, CANDIDATE), "z per look": summary(z, CANDIDATE)}
-    return {"latency": f"{factor:g}x", "runs": num_runs, "looks": looks, **lines}
+    return {"latency": f"{factor:g}x", "runs": num_runs, "looks": looks, **lines, "passed first": num_passed}
 
 
 def loss_differences(rng: np.random.Generator, num: int, noise: float) -> np.ndarray:
@@ -200,13 +210,13 @@ def loss_differences(rng: np.random.Generator, num: int, noise: float) -> np.nda
 def worse_losses(num_runs: int, noise: float, *, looks: int, per_look: int = 200) -> Line:
     """Shadowed rows with labels, `per_look` per look; harm of a paired look by z is its mean over its error."""
     rng = np.random.default_rng(22)
-    rules = shadow.Rules(alpha=0.01, beta=0.05, direction=shadow.Direction.WORSE, margin=0.01)
-    ours, z, passed = [], [], 0
+    rules = shadow.Rules(alpha=0.01, beta=0.05, direction=shadow.Direction.WORSE, margin=LOSS_MARGIN)
+    ours, z, passes = [], [], []
     for _ in range(num_runs):
         rows = loss_differences(rng, looks * per_look, noise).reshape(looks, per_look)
         over = rows.mean(1) / (rows.std(1) / math.sqrt(per_look)) > Z_LIMIT
         z.append(int(over.argmax()) + 1 if over.any() else 0)
-        state, at, was_safe = shadow.State(), 0, False
+        state, at, passed_at = shadow.State(), 0, 0
         for i, new in enumerate(rows.tolist()):
             batch = shadow.Batch(
                 log_id="one", first=i * per_look, at_s=float(i), epoch=1, candidate="a", control="b",
@@ -215,14 +225,22 @@ def worse_losses(num_runs: int, noise: float, *, looks: int, per_look: int = 200
             found = shadow.look(
                 rules, state, batch, candidate="a", control="b", epoch=1, now_s=float(i), min_rows=per_look
             )
-            state, was_safe = found.state, was_safe or found.judgement.verdict is Verdict.PASS
+            state = found.state
+            if found.judgement.verdict is Verdict.PASS:
+                passed_at = passed_at or i + 1
             if found.judgement.verdict is Verdict.FAIL:
                 at = i + 1
                 break
         ours.append(at)
-        passed += was_safe and not at
+        passes.append(passed_at)
     lines = {"clearway": summary(ours, per_look), "z per look": summary(z, per_look)}
-    return {"log-loss, noise": noise, "runs": num_runs, "looks": looks, **lines, "passed": passed}
+    return {
+        "log-loss, noise": noise,
+        "runs": num_runs,
+        "looks": looks,
+        **lines,
+        "passed first": summary(passes, per_look),
+    }
 
 
 def until_passed(num_runs: int, margin: float) -> Line:
@@ -230,7 +248,7 @@ def until_passed(num_runs: int, margin: float) -> Line:
     sizes, rules = (CANDIDATE, CONTROL), rules_of(margin)
     each = streams(num_runs, (BASE, BASE), looks=60, sizes=sizes, seed=11)
     found = [verdict_of(error_readings(s, sizes), rules, ends_at_pass=True) for s in each]
-    took = [at * CANDIDATE for verdict, at in found if verdict is Verdict.PASS]
+    took = [end.at * CANDIDATE for end in found if end.verdict is Verdict.PASS]
     return {"healthy, margin": margin, "runs": num_runs, "passed": len(took), "median requests": median(took)}
 
 
@@ -238,7 +256,7 @@ def at_the_margin(num_runs: int, margin: float) -> Line:
     """How often a candidate that is worse by the margin passes, if nothing takes it back."""
     sizes, rules = (CANDIDATE, CONTROL), rules_of(margin, alpha=1e-9)
     each = streams(num_runs, (BASE + margin, BASE), looks=20, sizes=sizes, seed=12)
-    found = [verdict_of(error_readings(s, sizes), rules, ends_at_pass=True)[0] for s in each]
+    found = [verdict_of(error_readings(s, sizes), rules, ends_at_pass=True).verdict for s in each]
     return {"worse by the margin": margin, "runs": num_runs, "passed": found.count(Verdict.PASS)}
 
 
@@ -247,7 +265,7 @@ def one_by_one(num_runs: int) -> Line:
     sizes, rules = (1, 9), rules_of(0.01, alpha=0.001)
     each = streams(num_runs, (0.2, BASE), looks=400, sizes=sizes, seed=13)
     bad = [verdict_of(error_readings(s, sizes), rules) for s in each]
-    took = sorted(at for verdict, at in bad if verdict is Verdict.FAIL)
+    took = sorted(end.at for end in bad if end.verdict is Verdict.FAIL)
     quantiles = {"median requests": median(took), "p95": took[int(0.95 * len(took))]}
     return {"20 % errors": num_runs, "found": len(took), **quantiles}
 
@@ -255,7 +273,8 @@ def one_by_one(num_runs: int) -> Line:
 def false_alarms(num_runs: int, sizes: tuple[int, int]) -> Line:
     """2,000 looks of healthy requests at alpha 0.1 %."""
     each = streams(num_runs, (BASE, BASE), looks=2_000, sizes=sizes, seed=14)
-    num = sum(verdict_of(error_readings(s, sizes), rules_of(0.01, alpha=0.001))[0] is Verdict.FAIL for s in each)
+    rules = rules_of(0.01, alpha=0.001)
+    num = sum(verdict_of(error_readings(s, sizes), rules).verdict is Verdict.FAIL for s in each)
     requests = {"candidate requests": 2_000 * sizes[0], "requests": 2_000 * sum(sizes)}
     return {"false alarms": num, "runs": num_runs, **requests}
 
@@ -296,7 +315,7 @@ def broken_metrics(num_runs: int) -> Line:
         damage = int(rng.integers(len(DAMAGES)))
         is_damaged = rng.random(len(readings)) < rng.uniform(0.2, 1.0)
         seen = [DAMAGES[damage](readings[: i + 1], rng) if is_damaged[i] else readings[i] for i in range(len(readings))]
-        verdict, _ = verdict_of(seen, rules, min_requests=CANDIDATE, ends_at_pass=True)
+        verdict = verdict_of(seen, rules, min_requests=CANDIDATE, ends_at_pass=True).verdict
         ends[verdict] += 1
         if verdict is Verdict.PASS:
             promoted[f"{what}, damage {damage}"] = promoted.get(f"{what}, damage {damage}", 0) + 1
