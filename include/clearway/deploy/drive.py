@@ -19,6 +19,7 @@ from clearway.contracts.errors import (
     Unavailable,
 )
 from clearway.contracts.release_document import Phase, ReleaseDocument
+from clearway.contracts.rollout import OrderKind
 from clearway.contracts.verdict import Check, Verdict
 from clearway.deploy import machine
 from clearway.deploy.controls import Controls
@@ -73,6 +74,8 @@ class Tenure:
                 f"document of {document.product!r} changed without a new epoch or an order; somebody writes past the "
                 "lease, find out who"
             )
+        if order.kind is OrderKind.ABORT and document.phase is Phase.IDLE:
+            return stored, version  # not promoted after all: the machine meets the order next
         if document.phase is Phase.DEPLOYING:  # otherwise the rollout has just ended, and the order with it
             document = documents.give_order(document, order)
         return document, controls.store.swap(document, expected_version=version)

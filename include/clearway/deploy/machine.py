@@ -14,8 +14,8 @@ from clearway.contracts.errors import Unavailable
 from clearway.contracts.release_document import ReleaseDocument, Version
 from clearway.contracts.rollout import ALL_AT_ONCE, ALL_TRAFFIC_PCT, OrderKind, Rollout
 from clearway.contracts.verdict import Verdict
-from clearway.deploy.gathering import gather
-from clearway.deploy.rollout import CheckGolden, Load, ProbeLive, Seen, SetWeights, Step
+from clearway.deploy.gathering import POLL_S, gather
+from clearway.deploy.rollout import CheckGolden, Load, ProbeLive, Seen, SetWeights, Step, Wait
 
 ALL = ALL_TRAFFIC_PCT
 
@@ -45,14 +45,23 @@ def _deploy(document: ReleaseDocument, seen: Seen, now_s: float) -> Step:
         return Step(document, unready)
     if seen.golden is None:
         return Step(document, CheckGolden(candidate))
-    share = rollout.step.weight_pct
-    if document.weight_pct != share:
-        return Step(documents.set_candidate_weight(document, epoch=document.epoch, weight_pct=share))
-    if seen.weights_pct != (table := _table(document, candidate)):
-        return Step(document, SetWeights(table, has_dead_man=share != ALL))
+    if step_to_share := _to_share(document, rollout, seen, candidate):
+        return step_to_share
     if rollout.step.asks_evidence or rollout.is_paused:
         return _by_evidence(document, rollout, seen, now_s)
     return _go_on(document, rollout, seen, now_s)
+
+
+def _to_share(document: ReleaseDocument, rollout: Rollout, seen: Seen, candidate: Version) -> Step | None:
+    """What brings the step's share about, or None when callers have it; a paused rollout moves to no other share."""
+    share = rollout.step.weight_pct
+    if document.weight_pct != share:
+        if rollout.is_paused:
+            return Step(document, Wait(POLL_S))
+        return Step(documents.set_candidate_weight(document, epoch=document.epoch, weight_pct=share))
+    if seen.weights_pct != (table := _table(document, candidate)):
+        return Step(document, SetWeights(table, has_dead_man=share != ALL))
+    return None
 
 
 def _by_evidence(document: ReleaseDocument, rollout: Rollout, seen: Seen, now_s: float) -> Step:

@@ -44,7 +44,7 @@ log = logging.getLogger("clearway.serve")
 # Rows scored on the event loop itself; more than these take longer than handing them to a thread costs (about 60 us).
 MAX_INLINE_ROWS = 16
 MAX_REQUEST_ID = 64  # characters of a caller's own x-request-id
-OVERLOADED = 503
+OVERLOADED, CRASHED = 503, 500
 MAX_MESSAGE = 2_000  # characters; a text that names a caller's field must not grow with it
 WATCH_S = 0.5  # seconds between two looks at the dead-man timer, which is set in seconds
 MAX_IN_FLIGHT = 256  # requests beyond this wait longer than a caller would; they are told to come back
@@ -114,7 +114,7 @@ class ModelServer:
         began = time.perf_counter()
         headers = dict(scope["headers"])
         is_probe = b"x-clearway-probe" in headers
-        status, digest, scores = 200, "", list[float]()
+        status, digest, scores = CRASHED, "", list[float]()  # until an answer went out
         self._num_in_flight += 1
         try:
             if self._num_in_flight > self._limits.max_in_flight:
@@ -128,6 +128,7 @@ class ModelServer:
             if not is_probe:
                 self._log(request_id, request, scores, digest, serving.epoch)
             await send_bytes(send, 200, _answer(scores, digest), self._headers(request_id, digest))
+            status = 200
         except Refusal as refusal:
             status, scores = refusal.status, []
             await send_refusal(send, refusal, [(b"retry-after", b"1")] if status == OVERLOADED else None)
@@ -271,7 +272,10 @@ class ModelServer:
         while True:
             await asyncio.sleep(WATCH_S)
             if self.versions.is_dead_man_due():
-                await asyncio.to_thread(self.versions.obey_dead_man)
+                try:
+                    await asyncio.to_thread(self.versions.obey_dead_man)
+                except OSError:  # a full disk must not end the watch: it is tried again at the next look
+                    log.exception("traffic could not be given back, it is tried again")
 
 
 def score_rows(version: Loaded, request: Request) -> list[float]:

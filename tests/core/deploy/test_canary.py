@@ -59,7 +59,7 @@ class Street(FakeClock):
         )  # fmt: skip
         try:
             self.answered.append(self.endpoint.score_logged(batch)[1])
-        except ClearwayError as error:
+        except (ClearwayError, RuntimeError) as error:
             self.answered.append(type(error).__name__)
 
 
@@ -110,7 +110,7 @@ def candidate(env):
     return make_package(env, 0.2)
 
 
-def spoil(endpoint, monkeypatch, digest, *, seconds=0.0, share_failing=0.0):
+def spoil(endpoint, monkeypatch, digest, *, seconds=0.0, share_failing=0.0, error=DataError):
     """From now on a version sleeps before it answers, or fails part of its requests."""
     loaded = endpoint.server.versions.serving.loaded[digest]
     honest, number = loaded.scorer.score, itertools.count()
@@ -118,7 +118,7 @@ def spoil(endpoint, monkeypatch, digest, *, seconds=0.0, share_failing=0.0):
     def score(numeric, categorical):
         time.sleep(seconds)
         if next(number) % 10 < 10 * share_failing:
-            raise DataError("planted")
+            raise error("planted")
         return honest(numeric, categorical)
 
     monkeypatch.setattr(loaded.scorer, "score", score)
@@ -143,7 +143,11 @@ def test_a_good_candidate_goes_up_step_by_step_and_takes_all(release, champion, 
     assert 0.1 < street.answered.count(candidate.digest) / len(street.answered) < 0.5
 
 
-@pytest.mark.parametrize("fault", [{"share_failing": 0.5}, {"seconds": 0.06}], ids=["crashing", "slow"])
+@pytest.mark.parametrize(
+    "fault",
+    [{"share_failing": 0.5}, {"share_failing": 0.5, "error": RuntimeError}, {"seconds": 0.06}],
+    ids=["failing", "crashing", "slow"],
+)
 def test_a_bad_candidate_goes_back_by_itself(
     release, champion, candidate, street, document, endpoint, monkeypatch, fault
 ):
@@ -197,6 +201,20 @@ def test_a_person_can_abort(release, champion, candidate, street, document, cont
     outputs = release(candidate, "r2")
     assert (outputs.verdict, document().champion.digest) == (Verdict.FAIL, champion.digest)
     assert "abort ordered by ada" in outputs.reason
+    assert endpoint.state().weights_pct == {champion.digest: 100.0}
+
+
+def test_an_abort_during_the_last_probe_is_obeyed(
+    release, champion, candidate, document, controls, endpoint, monkeypatch
+):
+    def probed(name):
+        if name == "deploy.after_probe" and document().phase is Phase.DEPLOYING and not given:
+            given.append(give_order(controls.store, PRODUCT, ordered(OrderKind.ABORT)))
+
+    given = []
+    monkeypatch.setattr("clearway.deploy.drive.fault", probed)
+    assert release(candidate, "r2").verdict is Verdict.FAIL
+    assert given
     assert endpoint.state().weights_pct == {champion.digest: 100.0}
 
 
