@@ -9,7 +9,7 @@ class ArmCounts:
 
     Args:
         num_requests: requests it was chosen for.
-        num_errors: of these, answered by an error that was not the caller's, or by another version in its place.
+        num_errors: of these, not answered with scores, for whatever reason but a caller who hung up.
         latencies: answered requests per bound of `Observed.latency_bounds_s`, and those above the last.
         num_scores, score_sum, score_square_sum: rows scored, and moments of their scores.
     """
