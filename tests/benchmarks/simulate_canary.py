@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from clearway.contracts.observed import ArmCounts, Observed
+from clearway.contracts.observed import ArmCounts, Mirrored, MirroredRow, Observed
 from clearway.contracts.verdict import Verdict
 from clearway.evidence import shadow
 from clearway.evidence.engine import Kind, Metric, Rules, State, look
@@ -218,9 +218,9 @@ def worse_losses(num_runs: int, noise: float, *, looks: int, per_look: int = 200
         z.append(int(over.argmax()) + 1 if over.any() else 0)
         state, at, passed_at = shadow.State(), 0, 0
         for i, new in enumerate(rows.tolist()):
-            batch = shadow.Batch(
+            batch = Mirrored(
                 log_id="one", first=i * per_look, at_s=float(i), epoch=1, candidate="a", control="b",
-                rows=tuple(shadow.Row(difference=x) for x in new),
+                rows=tuple(MirroredRow(difference=x) for x in new),
             )  # fmt: skip
             found = shadow.look(
                 rules, state, batch, candidate="a", control="b", epoch=1, now_s=float(i), min_rows=per_look

@@ -39,3 +39,40 @@ class Observed:
     epoch: int
     latency_bounds_s: tuple[float, ...]
     arms: dict[str, ArmCounts]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MirroredRow:
+    """One row that both versions were given, the candidate without being heard.
+
+    Args:
+        difference: candidate minus control, as a part of the largest difference there can be (-1 to 1); None where the
+            candidate alone gave no answer.
+        slices: those it belongs to, as `column=value`.
+    """
+
+    difference: float | None
+    slices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mirrored:
+    """Consecutive rows of one process's log of mirrored rows.
+
+    Args:
+        log_id: the process that wrote them; each numbers its own rows from 0.
+        first: number of the first row.
+        at_s: when it was read, Unix seconds.
+        epoch: newest epoch that process has seen.
+        candidate, control: digests of the versions that answered.
+        num_dropped: requests that were not mirrored since mirroring began, because the candidate could not keep up.
+    """
+
+    log_id: str
+    first: int
+    at_s: float
+    epoch: int
+    candidate: str
+    control: str
+    rows: tuple[MirroredRow, ...]
+    num_dropped: int = 0

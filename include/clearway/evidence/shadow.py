@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from clearway.contracts.errors import ConfigError
+from clearway.contracts.observed import Mirrored, MirroredRow
 from clearway.contracts.verdict import Check, Judgement, Verdict, judge
 from clearway.evidence import paired
 from clearway.evidence.paired import NO_BAND, NO_BETS, Band
@@ -66,35 +67,6 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One row that both versions were given; `difference` is None where the candidate alone gave no answer."""
-
-    difference: float | None
-    slices: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
-    """Consecutive rows of one log.
-
-    Args:
-        log_id: the process that wrote them; each numbers its own rows from 0.
-        first: number of the first row.
-        at_s: when it was read, Unix seconds.
-        epoch: newest epoch that process has seen.
-        candidate, control: digests of the versions that answered.
-    """
-
-    log_id: str
-    first: int
-    at_s: float
-    epoch: int
-    candidate: str
-    control: str
-    rows: tuple[Row, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
     """One group so far.
 
@@ -136,7 +108,15 @@ class Looked:
 
 
 def look(
-    rules: Rules, state: State, batch: Batch, *, candidate: str, control: str, epoch: int, now_s: float, min_rows: int
+    rules: Rules,
+    state: State,
+    batch: Mirrored,
+    *,
+    candidate: str,
+    control: str,
+    epoch: int,
+    now_s: float,
+    min_rows: int,
 ) -> Looked:
     """Count the rows that are new and judge. Raises: ConfigError for rules that decide nothing or make no sense."""
     check_rules(rules)
@@ -178,7 +158,7 @@ def harm_e(tally: Tally, rules: Rules) -> float:
     return above if rules.direction is Direction.WORSE else (above + paired.e_value(tally.harm_below)) / 2
 
 
-def _unusable(state: State, batch: Batch, *, candidate: str, control: str, epoch: int, now_s: float) -> str:
+def _unusable(state: State, batch: Mirrored, *, candidate: str, control: str, epoch: int, now_s: float) -> str:
     if batch.epoch != epoch:
         return f"rows belong to epoch {batch.epoch}, not {epoch}"
     if (batch.candidate, batch.control) != (candidate, control):
@@ -193,14 +173,14 @@ def _unusable(state: State, batch: Batch, *, candidate: str, control: str, epoch
     return ""
 
 
-def _nonsense(batch: Batch) -> str:
+def _nonsense(batch: Mirrored) -> str:
     if batch.first < 0:
         return f"row number {batch.first} is below 0"
     wrong = [r.difference for r in batch.rows if r.difference is not None and not -1 <= r.difference <= 1]
     return f"difference {wrong[0]} is not within -1 and 1" if wrong else ""
 
 
-def _added(tally: Tally, group: Group, rows: tuple[Row, ...], rules: Rules) -> Tally:
+def _added(tally: Tally, group: Group, rows: tuple[MirroredRow, ...], rules: Rules) -> Tally:
     mine = [r.difference for r in rows if group.name == ALL or group.name in r.slices]
     seen = [1.0 if x is None else x for x in mine]
     margin, is_shift = rules.margin, rules.direction is Direction.SHIFTED

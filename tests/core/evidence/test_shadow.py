@@ -10,31 +10,32 @@ from hypothesis import strategies as st
 
 from clearway.contracts.codec import from_jsonable, to_jsonable
 from clearway.contracts.errors import ConfigError
+from clearway.contracts.observed import Mirrored, MirroredRow
 from clearway.contracts.verdict import Judgement, Verdict
-from clearway.evidence.shadow import ALL, Batch, Direction, Group, Looked, Row, Rules, State, look
+from clearway.evidence.shadow import ALL, Direction, Group, Looked, Rules, State, look
 
 LOSSES = Rules(alpha=0.01, beta=0.05, direction=Direction.WORSE, margin=0.02)
 SHIFTS = dataclasses.replace(LOSSES, direction=Direction.SHIFTED)
 
 
-def rows(*differences: float | None, slices: tuple[str, ...] = ()) -> tuple[Row, ...]:
-    return tuple(Row(difference=x, slices=slices) for x in differences)
+def rows(*differences: float | None, slices: tuple[str, ...] = ()) -> tuple[MirroredRow, ...]:
+    return tuple(MirroredRow(difference=x, slices=slices) for x in differences)
 
 
-def noise(num: int, mean: float = 0.0, *, seed: int = 1, slices: tuple[str, ...] = ()) -> tuple[Row, ...]:
+def noise(num: int, mean: float = 0.0, *, seed: int = 1, slices: tuple[str, ...] = ()) -> tuple[MirroredRow, ...]:
     return rows(*np.random.default_rng(seed).normal(mean, 0.05, num).clip(-1, 1).tolist(), slices=slices)
 
 
-def batch(what: tuple[Row, ...], **changes) -> Batch:
-    made = Batch(log_id="one", first=0, at_s=100.0, epoch=3, candidate="new", control="old", rows=what)
+def batch(what: tuple[MirroredRow, ...], **changes) -> Mirrored:
+    made = Mirrored(log_id="one", first=0, at_s=100.0, epoch=3, candidate="new", control="old", rows=what)
     return dataclasses.replace(made, **changes)
 
 
-def looked(state: State, what: Batch, rules: Rules = LOSSES, *, min_rows: int = 10, now_s: float = 100.0) -> Looked:
+def looked(state: State, what: Mirrored, rules: Rules = LOSSES, *, min_rows: int = 10, now_s: float = 100.0) -> Looked:
     return look(rules, state, what, candidate="new", control="old", epoch=3, now_s=now_s, min_rows=min_rows)
 
 
-def verdict(what: tuple[Row, ...], rules: Rules = LOSSES) -> Verdict:
+def verdict(what: tuple[MirroredRow, ...], rules: Rules = LOSSES) -> Verdict:
     return looked(State(), batch(what), rules).judgement.verdict
 
 
