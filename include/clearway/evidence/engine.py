@@ -3,11 +3,12 @@
 alpha     chance that a harmless candidate is ever found harmful, over all metrics, steps and looks of one rollout.
           Shared by Bonferroni between decisive metrics; within a metric, one process per step, averaged, so that harm
           that begins late is not drowned in earlier calm.
-beta      chance that a candidate worse by the margin passes. Every decisive metric must show "no harm" at this level by
-          itself, so nothing is to be shared (an intersection-union test, Berger 1982).
+beta      chance that a candidate worse by the margin passes a step. Every decisive metric must show "no harm" at this
+          level by itself, so nothing is to be shared (an intersection-union test, Berger 1982); and at every share
+          anew, since what is harmless at 1 % of the traffic need not be at 50 %.
 
-FAIL once harm is shown. PASS once every decisive metric has shown "no harm" and the step has its minimum of requests.
-INCONCLUSIVE otherwise.
+FAIL once harm is shown. PASS once every decisive metric has shown "no harm" in this step and the step has its minimum
+of requests. INCONCLUSIVE otherwise.
 """
 
 import dataclasses
@@ -70,8 +71,8 @@ class Tally:
 
     Args:
         harm: per step, logarithms of the e-process per odds ratio. Rates only.
-        no_harm: the same per common rate, over all steps. Rates only.
-        is_safe: "no harm" was shown at some look; it stays shown.
+        no_harm: the same per common rate, in the current step. Rates only.
+        is_safe: "no harm" was shown at some look of the current step; it stays shown until the next.
         arms: counts and sums, per step.
     """
 
@@ -118,9 +119,10 @@ class Looked:
 
 
 def begin_step(state: State, *, step: int) -> State:
-    """Another share begins: its own process of harm, its own minimum. A look never spans two shares, since a rate that
+    """Another share begins: its own processes, its own minimum. A look never spans two shares, since a rate that
     changes with the hour would then differ between the versions by their mix of hours alone."""
-    return dataclasses.replace(state, step=step, num_candidate=0, num_control=0, baseline=None)
+    tallies = tuple(dataclasses.replace(tally, no_harm=(), is_safe=False) for tally in state.tallies)
+    return dataclasses.replace(state, step=step, num_candidate=0, num_control=0, baseline=None, tallies=tallies)
 
 
 def look(
@@ -202,7 +204,7 @@ def _added(
     sums = Arms(candidate=_sum(arms[step].candidate, one), control=_sum(arms[step].control, other))
     tally = dataclasses.replace(tally, arms=(*arms[:step], sums, *arms[step + 1 :]))
     if metric.kind is Kind.SCORE:
-        band = two_means.difference_over(tally.arms, alpha=beta)
+        band = two_means.difference_over((sums,), alpha=beta)
         is_within = band is not None and -metric.margin < band[0] and band[2] < metric.margin
         return dataclasses.replace(tally, is_safe=tally.is_safe or is_within)
     fresh = two_rates.Look(

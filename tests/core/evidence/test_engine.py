@@ -127,6 +127,30 @@ def test_scores_of_the_hour_are_nobodys_fault_when_the_share_rises() -> None:
     assert state.curve[-1].estimate == pytest.approx(0.0)
 
 
+@pytest.mark.parametrize(
+    ("metric", "worse"),
+    [(ERRORS, {"errors": 5}), (Metric(kind=Kind.SCORE, margin=0.05), {"score": 0.36})],
+    ids=["errors", "score"],
+)
+def test_what_was_harmless_at_the_first_share_must_be_so_at_the_next(metric: Metric, worse: dict[str, float]) -> None:
+    """2.5 % errors (margin 2 %), or scores 0.06 higher (margin 0.05), from the second share on."""
+    rules = dataclasses.replace(RULES, metrics=(metric,))
+    state, judgement = looked(started(rules), seen(2.0, arm(2_000), arm(6_000)), rules)
+    assert judgement.verdict is Verdict.PASS
+    state, _ = looked(begin_step(state, step=1), seen(3.0, arm(2_000), arm(6_000)), rules)
+    late = arm(200, **worse)
+    spoiled = ArmCounts(
+        num_requests=2_200,
+        num_errors=late.num_errors,
+        latencies=(2_200, 0, 0),
+        num_scores=2_200,
+        score_sum=600.0 + late.score_sum,
+        score_square_sum=arm(2_000).score_square_sum + late.score_square_sum,
+    )
+    _, judgement = looked(state, seen(4.0, spoiled, arm(6_200)), rules)
+    assert judgement.verdict is Verdict.INCONCLUSIVE
+
+
 def test_squares_that_fall_clear_nobody_any_more() -> None:
     rules = dataclasses.replace(RULES, metrics=(Metric(kind=Kind.SCORE, margin=0.05),))
     state, _ = looked(started(rules), seen(2.0, arm(500), arm(500)), rules)
@@ -245,8 +269,10 @@ def test_a_new_step_counts_anew_and_keeps_what_is_known() -> None:
     state = begin_step(state, step=1)
     state, judgement = looked(state, seen(3.0, arm(700), arm(7_000)))
     assert (judgement.verdict, state.num_candidate) == (Verdict.INCONCLUSIVE, 0)
-    state, judgement = looked(state, seen(4.0, arm(720), arm(7_020)))
-    assert (judgement.verdict, state.num_candidate) == (Verdict.PASS, 20)
+    state, judgement = looked(state, seen(4.0, arm(720), arm(7_200)))
+    assert (judgement.verdict, state.num_candidate) == (Verdict.INCONCLUSIVE, 20)
+    state, judgement = looked(state, seen(5.0, arm(1_300), arm(13_000)))
+    assert (judgement.verdict, state.num_candidate) == (Verdict.PASS, 600)
 
 
 def test_harm_that_begins_late_is_not_drowned_in_earlier_calm() -> None:
