@@ -21,7 +21,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from clearway.contracts.codec import from_jsonable, to_jsonable
-from clearway.contracts.errors import ConfigError, Unavailable
+from clearway.contracts.errors import ConfigError, DataError, Unavailable
 from clearway.contracts.observed import Observed
 from clearway.contracts.refs import ModelRef
 from clearway.deploy.controls import Controls
@@ -317,7 +317,7 @@ class InProcessEndpoint:
     def _scores(self, rows: list[dict[str, Any]], digest: str) -> list[float]:
         try:
             return self._loaded(digest).score(rows)
-        except RowError as error:
+        except (RowError, DataError) as error:
             raise ConfigError(str(error)) from error
 
     def _invoke(self, body: dict[str, Any], headers: list[tuple[bytes, bytes]]) -> tuple[list[float], str]:

@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from clearway.contracts.errors import ConfigError
-from clearway.contracts.rollout import ALL_TRAFFIC_PCT
+from clearway.product_part import Part
+from clearway.product_rollout import Rollout
 
 Name = Annotated[str, pydantic.Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 FunctionPath = Annotated[str, pydantic.Field(pattern=r"^[a-z][a-z0-9_]*\.py:[a-z_][a-z0-9_]*$")]
@@ -42,12 +43,6 @@ Instant = Annotated[
     pydantic.AfterValidator(_in_utc),
     pydantic.WithJsonSchema({"type": "string", "anyOf": [{"format": "date"}, {"format": "date-time"}]}),
 ]
-
-
-class Part(pydantic.BaseModel):
-    """Base of all parts: closed and immutable."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
 
 class ColumnType(StrEnum):
@@ -321,45 +316,6 @@ class Release(Part):
     first_end: Instant
     holdout_days: int = pydantic.Field(14, ge=1)
     schedule: str | None = None
-
-
-class Rollout(Part):
-    """How a new version takes traffic: all at once, or share by share as the evidence allows.
-
-    The fields below `strategy` are for `canary`: the shares in percent; what each asks for before the next
-    (`min_requests` of the new version, `min_step_s`); when missing evidence becomes a question for a person
-    (`max_step_s`) and silence a no (`hold_s`); `alpha`, the chance that a harmless version is ever taken back; `beta`,
-    the chance that one worse by a margin goes through; margins for the share of failed answers, of answers slower than
-    `slow_s`, and for the mean score; `dry_run`: metrics that are shown and never decide.
-    """
-
-    strategy: Literal["blue_green", "canary"] = "blue_green"
-    steps_pct: tuple[Annotated[float, pydantic.Field(gt=0, le=100)], ...] = (1.0, 5.0, 25.0, 50.0, 100.0)
-    min_requests: int = pydantic.Field(100, ge=1)
-    min_step_s: float = pydantic.Field(10.0, ge=0)
-    max_step_s: float = pydantic.Field(3600.0, gt=0)
-    hold_s: float = pydantic.Field(86_400.0, ge=0)
-    alpha: float = pydantic.Field(0.01, gt=0, lt=0.5)
-    beta: float = pydantic.Field(0.05, gt=0, lt=0.5)
-    error_margin: float = pydantic.Field(0.01, gt=0, lt=1)
-    slow_s: float = pydantic.Field(0.1, gt=0, le=10)
-    slow_margin: float = pydantic.Field(0.02, gt=0, lt=1)
-    score_margin: float = pydantic.Field(0.05, gt=0, lt=1)
-    dry_run: tuple[Literal["errors", "slow", "score"], ...] = ("score",)
-
-    @pydantic.field_validator("steps_pct")
-    @classmethod
-    def _rises_to_all(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if not value or list(value) != sorted(set(value)) or value[-1] != ALL_TRAFFIC_PCT:
-            raise ValueError(f"steps_pct {list(value)} must rise and end with 100")
-        return value
-
-    @pydantic.field_validator("dry_run")
-    @classmethod
-    def _something_decides(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if {"errors", "slow", "score"} <= set(value):
-            raise ValueError("dry_run names every metric; at least one must decide")
-        return value
 
 
 class Monitor(Part):

@@ -12,7 +12,8 @@ import pydantic
 
 from clearway.contracts.errors import ConfigError
 from clearway.contracts.manifest import canonical_json, sha256_of
-from clearway.product import LoadedProduct, Part, Product
+from clearway.product import LoadedProduct, Product
+from clearway.product_part import Part
 from clearway.strict_yaml import Text, Where, parse_yaml
 
 FILE = "product.yaml"

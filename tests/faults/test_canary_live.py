@@ -17,7 +17,7 @@ from clearway.infra.clock import SystemClock
 from clearway.infra.endpoint.local import LocalEndpoint
 from clearway.infra.release_store import open_release_store
 from clearway.launch.callers import Callers
-from clearway.product import Rollout as Settings
+from clearway.product_rollout import Rollout as Settings
 from serving_kit import (
     PRODUCT,
     ROW,

@@ -9,7 +9,7 @@ from clearway.contracts.release_document import HistoryEntry, Outcome, ReleaseDo
 from clearway.contracts.verdict import Verdict
 from clearway.deploy import strategies
 from clearway.evidence import engine
-from clearway.product import Rollout as Settings
+from clearway.product_rollout import Rollout as Settings
 from clearway_airflow.ui.pages import Standing, run_page, standings_page
 
 EVIL = '<script>alert("x")</script>'
@@ -47,7 +47,7 @@ def canary() -> ReleaseDocument:
         arms = {digest * 64: counts(100 * look, errors) for digest in "ac"}
         observed = Observed(server_id="s", at_s=float(look), epoch=0, latency_bounds_s=(0.1,), arms=arms)
         state = engine.look(
-            from_jsonable(engine.Rules, document.rollout.rules), state, observed,
+            from_jsonable(engine.Rules, document.rollout.rules["split"]), state, observed,
             candidate="c" * 64, control="a" * 64, epoch=0, now_s=float(look), weight_pct=5.0, min_requests=10,
         ).state  # fmt: skip
     rollout = rollouts.looked(

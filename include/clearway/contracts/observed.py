@@ -12,6 +12,8 @@ class ArmCounts:
         num_errors: of these, not answered with scores, for whatever reason but a caller who hung up.
         latencies: answered requests per bound of `Observed.latency_bounds_s`, and those above the last.
         num_scores, score_sum, score_square_sum: rows scored, and moments of their scores.
+        num_outcomes, outcome_sum, outcome_square_sum: what callers reported to have become of its answers, 0 to 1 each,
+            larger is better.
     """
 
     num_requests: int
@@ -20,6 +22,9 @@ class ArmCounts:
     num_scores: int
     score_sum: float
     score_square_sum: float
+    num_outcomes: int = 0
+    outcome_sum: float = 0.0
+    outcome_square_sum: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

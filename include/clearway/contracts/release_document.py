@@ -89,7 +89,7 @@ class ReleaseDocument:
         release_id: the release or rollback order behind the phase; None when idle.
         reason: why it is rolling back or aborting; empty otherwise.
         ending: how an abort will be recorded; None outside ABORTING.
-        rollout: the plan the candidate follows and where it stands; None outside DEPLOYING.
+        rollout: the plan the candidate follows and where it stands, or ended while ABORTING; None otherwise.
         order_id: the rollback order that caused or joined the phase and is recorded beside it; None otherwise.
         epoch: fencing epoch; rises with every lease taken.
         lease: the current holder, or None.
@@ -184,6 +184,14 @@ def set_rollout(document: ReleaseDocument, rollout: Rollout, *, epoch: int) -> R
     return dataclasses.replace(document, rollout=rollout)
 
 
+def is_gathering(document: ReleaseDocument) -> bool:
+    """Whether a rollout is under way that lives on evidence or waits for a person, so that it needs a driver that
+    stays."""
+    rollout = document.rollout
+    is_held = rollout is not None and (rollout.step.asks_evidence or rollout.is_paused)
+    return document.phase is Phase.DEPLOYING and is_held
+
+
 def give_order(document: ReleaseDocument, order: Order, *, release_id: str | None = None) -> ReleaseDocument:
     """A person's order to the rollout under way; needs no lease, since only the driver follows it.
 
@@ -221,9 +229,7 @@ def begin_abort(
     """Store the intent to give the traffic back to the champion. `ending`: ABORTED or SUPERSEDED."""
     check_epoch(document, epoch)
     _require(document, Phase.DEPLOYING, "begin an abort")
-    return dataclasses.replace(
-        document, weight_pct=0.0, phase=Phase.ABORTING, rollout=None, reason=reason, ending=ending
-    )
+    return dataclasses.replace(document, weight_pct=0.0, phase=Phase.ABORTING, reason=reason, ending=ending)
 
 
 def join_order(document: ReleaseDocument, *, epoch: int, order_id: str) -> ReleaseDocument:

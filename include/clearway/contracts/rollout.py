@@ -37,19 +37,35 @@ class Order:
     at_s: float
 
 
+class StepKind(StrEnum):
+    """What the candidate is given, and what it is compared with.
+
+    MIRROR: copies of the champion's requests, answers unheard; row by row with the champion's.
+    SPLIT: a share of the callers; with the champion in the same seconds.
+    WATCH: all callers; with an objective, since nobody else answers.
+    """
+
+    MIRROR = "mirror"
+    SPLIT = "split"
+    WATCH = "watch"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanStep:
     """One share of traffic and the evidence it asks for before the next.
 
     Args:
-        weight_pct: share of the candidate, 0 to 100.
-        min_requests: answered by the candidate during this step; 0 together with `min_s` 0: go on at once.
+        kind: how the candidate is tried.
+        weight_pct: share of the candidate, 0 to 100; 0 for MIRROR, 100 for WATCH.
+        min_requests: answered by the candidate during this step (rows, for MIRROR); 0 together with `min_s` 0: go on at
+            once.
         min_s: seconds the step lasts at least.
         max_s: seconds after which missing evidence is called missing, and a person is asked.
         hold_s: seconds a person then has to decide, before the traffic goes back.
     """
 
     weight_pct: float
+    kind: StepKind = StepKind.SPLIT
     min_requests: int = 0
     min_s: float = 0.0
     max_s: float = 0.0
@@ -79,11 +95,12 @@ class Rollout:
     Args:
         strategy: its name, for people.
         plan: shares in order; the last one is all traffic.
-        rules: what the evidence is judged by (clearway.evidence.engine.Rules as JSON); empty where none is asked for.
+        rules: kind of step → what its evidence is judged by, JSON; empty where none is asked for.
         index: the current step.
         entered_s: when the endpoint first confirmed the step's share; None before.
-        evidence: state of the verdict engine, JSON; carried from step to step, so one error rate covers them all.
+        evidence: kind of step → state of its judge, JSON; carried from step to step, so one error rate covers them all.
         is_paused: a person asked to stay where it is.
+        is_probed: the candidate was asked synthetic requests in this step, since real ones stayed missing.
         waits_for: why it does not go on, in words; empty while it does.
         order: a person's order that the driver has not followed yet.
         trail: what looks and people said, newest last, at most MAX_TRAIL.
@@ -94,8 +111,9 @@ class Rollout:
     rules: dict[str, Any] = dataclasses.field(default_factory=dict)
     index: int = 0
     entered_s: float | None = None
-    evidence: dict[str, Any] | None = None
+    evidence: dict[str, Any] = dataclasses.field(default_factory=dict)
     is_paused: bool = False
+    is_probed: bool = False
     waits_for: str = ""
     order: Order | None = None
     trail: tuple[Record, ...] = ()
@@ -115,19 +133,29 @@ ALL_AT_ONCE = Rollout(strategy="blue_green", plan=(PlanStep(weight_pct=ALL_TRAFF
 
 
 def check_plan(plan: tuple[PlanStep, ...]) -> None:
-    """Raises: ConfigError unless shares rise strictly, within 0 to 100, and end with all traffic."""
+    """Raises: ConfigError unless shares rise strictly, end with all traffic, and fit the kinds of their steps."""
     shares = [step.weight_pct for step in plan]
     rises = all(low < high for low, high in itertools.pairwise(shares))
-    if not shares or not rises or shares[0] <= 0 or shares[-1] != ALL_TRAFFIC_PCT:
-        raise ConfigError(f"rollout shares {shares} percent; allowed: rising, above 0, the last exactly 100")
+    if not shares or not rises or shares[0] < 0 or shares[-1] != ALL_TRAFFIC_PCT:
+        raise ConfigError(f"rollout shares {shares} percent; allowed: rising, at least 0, the last exactly 100")
     for step in plan:
+        if (step.weight_pct == 0) != (step.kind is StepKind.MIRROR) or (
+            step.kind is StepKind.WATCH and step.weight_pct != ALL_TRAFFIC_PCT
+        ):
+            text = "allowed: 0 for mirror, 100 for watch, in between or 100 for split"
+            raise ConfigError(f"rollout step {step.kind.value!r} has {step.weight_pct:g} % of the traffic; {text}")
         if not all(math.isfinite(x) and x >= 0 for x in (step.min_requests, step.min_s, step.max_s, step.hold_s)):
             raise ConfigError(f"rollout step {step} holds a number that is not finite and >= 0; mend it")
 
 
 def enter(rollout: Rollout, *, now_s: float) -> Rollout:
     """The endpoint confirmed this step's share."""
-    return dataclasses.replace(rollout, entered_s=now_s)
+    return dataclasses.replace(rollout, entered_s=now_s, is_probed=False)
+
+
+def leave(rollout: Rollout) -> Rollout:
+    """The endpoint has another share than this step's: its time begins anew once the share is back."""
+    return dataclasses.replace(rollout, entered_s=None)
 
 
 def advance(rollout: Rollout) -> Rollout:
@@ -144,14 +172,19 @@ def looked(
     verdict: Verdict,
     reason: str,
     num_requests: int,
-    evidence: dict[str, Any] | None,
+    evidence: dict[str, Any],
     waits_for: str = "",
 ) -> Rollout:
-    """One look at the evidence. A look that says what the one before said takes its place in the trail."""
+    """One look at the evidence. A look that says what the one before said takes its place in the trail.
+
+    Args:
+        evidence: of the current step's kind.
+    """
     record = Record(
         at_s=now_s, weight_pct=rollout.step.weight_pct, verdict=verdict, reason=reason, num_requests=num_requests
     )
-    return dataclasses.replace(rollout, evidence=evidence, waits_for=waits_for, trail=_with(rollout.trail, record))
+    known = {**rollout.evidence, rollout.step.kind.value: evidence}
+    return dataclasses.replace(rollout, evidence=known, waits_for=waits_for, trail=_with(rollout.trail, record))
 
 
 def give(rollout: Rollout, order: Order) -> Rollout:
@@ -161,7 +194,7 @@ def give(rollout: Rollout, order: Order) -> Rollout:
 
 def follow(rollout: Rollout) -> Rollout:
     """The driver takes the order over: PAUSE takes effect here, RESUME begins the step's time anew, PROMOTE goes to the
-    last step."""
+    last step, and ends that one's watch if there already."""
     order = rollout.order
     if order is None:
         return rollout
@@ -175,6 +208,9 @@ def follow(rollout: Rollout) -> Rollout:
     if order.kind is OrderKind.PROMOTE and not rollout.is_last:
         last = len(rollout.plan) - 1
         return dataclasses.replace(followed, index=last, entered_s=None, is_paused=False, waits_for="")
+    if order.kind is OrderKind.PROMOTE:
+        unwatched = (*rollout.plan[:-1], PlanStep(weight_pct=rollout.step.weight_pct))
+        return dataclasses.replace(followed, plan=unwatched, is_paused=False, waits_for="")
     return dataclasses.replace(followed, is_paused=False)
 
 

@@ -23,6 +23,7 @@ from clearway.contracts.rollout import OrderKind
 from clearway.contracts.verdict import Check, Verdict
 from clearway.deploy import machine
 from clearway.deploy.controls import Controls
+from clearway.deploy.ending import keep_record
 from clearway.deploy.proofs import check_golden, probe_live
 from clearway.deploy.rollout import Action, CheckGolden, Load, Observe, ProbeLive, Seen, SetWeights, Step, Wait
 from clearway.infra.endpoint import DeadMan
@@ -133,6 +134,8 @@ def _store_step(tenure: Tenure, step: Step, *, keeps_lease: bool) -> None:
         document = dataclasses.replace(document, lease=tenure.document.lease)
     fault(f"deploy.before_{document.phase.value}")
     before = tenure.document
+    if document.phase is Phase.IDLE and before.rollout and before.rollout.trail:
+        keep_record(tenure.controls, before)
     tenure.store(document)
     if text := _news(before, document):
         log.info(text, extra={"phase": document.phase.value, "epoch": document.epoch})
@@ -197,7 +200,7 @@ def _act(tenure: Tenure, action: Action, seen: Seen) -> Seen:
         tenure.store(tenure.document)  # keeps the lease alive, and brings a person's order if there is one
     elif isinstance(action, SetWeights):
         controls.endpoint.set_weights(action.weights_pct, epoch=tenure.epoch, dead_man=_dead_man(tenure, action))
-    else:
+    elif isinstance(action, Load):
         seen = _load(tenure, action, seen)
     return _look(tenure, seen)
 
@@ -223,8 +226,11 @@ def _load(tenure: Tenure, action: Load, seen: Seen) -> Seen:
 def let_go(tenure: Tenure) -> None:
     """After an error: end the lease, so that a retry or the reconciler need not wait for it; the intent stays.
 
-    Best effort: whoever cannot write here has lost the lease already, or leaves it to expire.
+    A rollout that gathers evidence keeps it: its own retry takes it at once, and nobody gives the rollout up before it
+    expires. Best effort: whoever cannot write here has lost the lease already, or leaves it to expire.
     """
+    if documents.is_gathering(tenure.document):
+        return
     try:
         tenure.store(documents.drop_lease(tenure.document, epoch=tenure.epoch))
     except ClearwayError as error:

@@ -1,8 +1,10 @@
 """How a release or a rollback order ended, and what is tidied up after it."""
 
+import json
 import logging
 
-from clearway.contracts.errors import StaleWriter, Unavailable
+from clearway.contracts.codec import to_jsonable
+from clearway.contracts.errors import ClearwayError, StaleWriter, Unavailable
 from clearway.contracts.refs import RolloutStatus
 from clearway.contracts.release_document import HistoryEntry, Outcome, ReleaseDocument
 from clearway.contracts.rollout import ALL_TRAFFIC_PCT
@@ -36,6 +38,16 @@ def status_of(document: ReleaseDocument) -> RolloutStatus | None:
         weight_pct=ALL_TRAFFIC_PCT,
         epoch=document.epoch,
     )
+
+
+def keep_record(controls: Controls, document: ReleaseDocument) -> None:
+    """Write what a rollout that ends now was judged by beside its release; best effort, traffic never waits for it."""
+    uri = controls.layout.release(document.release_id or "none", "rollout.json")
+    record = {"phase": document.phase.value, "reason": document.reason, "rollout": to_jsonable(document.rollout)}
+    try:
+        controls.storage.write(uri, json.dumps(record, indent=1, sort_keys=True).encode())
+    except (ClearwayError, OSError) as error:
+        log.warning("the record of this rollout was not kept: %s", error)
 
 
 def kept_versions(document: ReleaseDocument) -> set[str]:

@@ -4,12 +4,11 @@ import dataclasses
 from dataclasses import dataclass
 
 from clearway.contracts import rollout as rollouts
-from clearway.contracts.codec import from_jsonable, to_jsonable
 from clearway.contracts.release_document import ReleaseDocument
 from clearway.contracts.rollout import Rollout
 from clearway.contracts.verdict import Judgement, Verdict
-from clearway.deploy.rollout import Action, Observe, Seen, Wait
-from clearway.evidence.engine import Looked, Rules, State, begin_step, look
+from clearway.deploy import judges
+from clearway.deploy.rollout import Action, CheckGolden, Seen, Wait
 
 # Seconds between two looks. A verdict may be looked at as often as one likes; this bounds how late a fault is seen.
 POLL_S = 1.0
@@ -26,15 +25,16 @@ class Gathered:
 
 
 def gather(document: ReleaseDocument, rollout: Rollout, seen: Seen, now_s: float) -> Gathered:
-    """Pure: what this look says."""
-    if rollout.entered_s is None:
-        return Gathered(rollout=_entered(rollout, now_s))
-    if seen.observed is None:
-        return Gathered(rollout=rollout, action=Observe())
+    """Pure: what this look says. Raises: UnreadableEvidence."""
     if not rollout.step.asks_evidence:  # paused at the last step, where there is no control any more
         return Gathered(rollout=rollout, action=Wait(POLL_S))
-    looked = _look(document, rollout, seen, now_s)
-    verdict, reason = looked.judgement.verdict, _words(looked.judgement)
+    if rollout.entered_s is None:
+        known = {**rollout.evidence, rollout.step.kind.value: judges.begin(rollout)}
+        return Gathered(rollout=dataclasses.replace(rollouts.enter(rollout, now_s=now_s), evidence=known))
+    said = judges.look(document, rollout, seen, now_s)
+    if said is None:
+        return Gathered(rollout=rollout, action=judges.question(rollout))
+    verdict, reason = said.judgement.verdict, _words(said.judgement)
     stays_s = now_s - rollout.entered_s
     is_due = stays_s >= rollout.step.min_s and not rollout.is_paused
     if verdict is Verdict.PASS and not is_due:
@@ -45,40 +45,19 @@ def gather(document: ReleaseDocument, rollout: Rollout, seen: Seen, now_s: float
         now_s=now_s,
         verdict=verdict,
         reason=reason,
-        num_requests=looked.state.num_candidate,
-        evidence=to_jsonable(looked.state),
+        num_requests=said.num_requests,
+        evidence=said.state,
         waits_for=waits_for,
     )
     is_waiting = verdict is Verdict.INCONCLUSIVE and not rollout.is_paused
     if is_waiting and stays_s >= rollout.step.max_s + rollout.step.hold_s:
         text = f"nobody decided within {rollout.step.hold_s:.0f} s after the evidence stayed missing: {reason}"
         return Gathered(rollout=after, verdict=Verdict.FAIL, reason=text)
+    if is_waiting and stays_s >= rollout.step.max_s and not rollout.is_probed:
+        assert document.candidate, "a step that asks for evidence has a candidate"
+        return Gathered(rollout=dataclasses.replace(after, is_probed=True), action=CheckGolden(document.candidate))
     action = Wait(POLL_S) if verdict is Verdict.INCONCLUSIVE else None
     return Gathered(rollout=after, verdict=verdict, action=action, reason=reason)
-
-
-def _entered(rollout: Rollout, now_s: float) -> Rollout:
-    state = to_jsonable(begin_step(_state(rollout), step=rollout.index))
-    return dataclasses.replace(rollouts.enter(rollout, now_s=now_s), evidence=state)
-
-
-def _state(rollout: Rollout) -> State:
-    return from_jsonable(State, rollout.evidence) if rollout.evidence else State()
-
-
-def _look(document: ReleaseDocument, rollout: Rollout, seen: Seen, now_s: float) -> Looked:
-    assert seen.observed and document.candidate and document.champion, "a step that asks for evidence has two versions"
-    return look(
-        from_jsonable(Rules, rollout.rules),
-        _state(rollout),
-        seen.observed,
-        candidate=document.candidate.digest,
-        control=document.champion.digest,
-        epoch=document.epoch,
-        now_s=now_s,
-        weight_pct=rollout.step.weight_pct,
-        min_requests=rollout.step.min_requests,
-    )
 
 
 def _words(judgement: Judgement) -> str:
@@ -94,4 +73,5 @@ def _waits_for(rollout: Rollout, reason: str, stays_s: float) -> str:
         return f"{rollout.step.min_s - stays_s:.0f} s more at this share"
     if stays_s < rollout.step.max_s:
         return f"evidence: {reason}"
-    return f"a person, to promote or abort: {reason}"
+    asked = " (synthetic requests were answered rightly)" if rollout.is_probed else ""
+    return f"a person, to promote or abort{asked}: {reason}"

@@ -12,10 +12,12 @@ from clearway.contracts import release_document as documents
 from clearway.contracts import rollout as rollouts
 from clearway.contracts.errors import Unavailable
 from clearway.contracts.release_document import ReleaseDocument, Version
-from clearway.contracts.rollout import ALL_AT_ONCE, ALL_TRAFFIC_PCT, OrderKind, Rollout
+from clearway.contracts.rollout import ALL_AT_ONCE, ALL_TRAFFIC_PCT, OrderKind, Rollout, StepKind
 from clearway.contracts.verdict import Verdict
 from clearway.deploy.gathering import POLL_S, gather
+from clearway.deploy.judges import UnreadableEvidence, mirrored_columns
 from clearway.deploy.rollout import CheckGolden, Load, ProbeLive, Seen, SetWeights, Step, Wait
+from clearway.infra.endpoint import Mirror
 
 ALL = ALL_TRAFFIC_PCT
 
@@ -26,7 +28,11 @@ def step(document: ReleaseDocument, seen: Seen, *, now_s: float) -> Step:
     Raises: Unavailable if traffic was set back and others still answer; the intent stays stored, so retrying goes on.
     """
     if document.phase is documents.Phase.DEPLOYING:
-        return _deploy(document, seen, now_s)
+        try:
+            return _deploy(document, seen, now_s)
+        except UnreadableEvidence as error:
+            text = f"another version of Clearway began this rollout, and {error}; release the model again"
+            return _give_up(document, text)
     if document.phase is documents.Phase.ABORTING:
         return _abort(document, seen, now_s)
     if document.phase is documents.Phase.ROLLING_BACK:
@@ -59,9 +65,14 @@ def _to_share(document: ReleaseDocument, rollout: Rollout, seen: Seen, candidate
         if rollout.is_paused:
             return Step(document, Wait(POLL_S))
         return Step(documents.set_candidate_weight(document, epoch=document.epoch, weight_pct=share))
-    if seen.weights_pct != (table := _table(document, candidate)):
-        return Step(document, SetWeights(table, has_dead_man=share != ALL))
-    return None
+    mirror = _mirror(rollout, candidate)
+    table = _table(document, candidate)
+    if (seen.weights_pct, seen.mirror) == (table, mirror.digest if mirror else None):
+        return None
+    if rollout.entered_s is not None:  # it had the share and lost it: what happened since belongs to no step
+        return Step(_with(document, rollouts.leave(rollout)))
+    has_dead_man = share != ALL or rollout.step.asks_evidence
+    return Step(document, SetWeights(table, has_dead_man=has_dead_man, mirror=mirror))
 
 
 def _by_evidence(document: ReleaseDocument, rollout: Rollout, seen: Seen, now_s: float) -> Step:
@@ -69,7 +80,7 @@ def _by_evidence(document: ReleaseDocument, rollout: Rollout, seen: Seen, now_s:
     if gathered.verdict is Verdict.PASS:
         return _go_on(_with(document, gathered.rollout), gathered.rollout, seen, now_s)
     if gathered.verdict is Verdict.FAIL:
-        return _give_up(document, gathered.reason)
+        return _give_up(_with(document, gathered.rollout), gathered.reason)
     return Step(_with(document, gathered.rollout), gathered.action)
 
 
@@ -116,7 +127,7 @@ def _all_to(document: ReleaseDocument, seen: Seen, version: Version | None) -> S
     wanted = {version.digest: ALL} if version else {}
     if unready := _unready(document, seen, version):
         return Step(document, unready)
-    if seen.weights_pct != wanted or seen.endpoint_epoch < document.epoch:
+    if seen.weights_pct != wanted or seen.mirror or seen.endpoint_epoch < document.epoch:
         return Step(document, SetWeights(wanted))
     if version is None:
         return None
@@ -131,8 +142,14 @@ def _table(document: ReleaseDocument, candidate: Version) -> dict[str, float]:
     """Candidate first: a version listed first keeps its sticky callers while its share rises."""
     champion = document.champion
     rest = ALL - document.weight_pct
-    table = {candidate.digest: document.weight_pct}
+    table = {candidate.digest: document.weight_pct} if document.weight_pct else {}
     return table | {champion.digest: rest} if champion and rest else table
+
+
+def _mirror(rollout: Rollout, candidate: Version) -> Mirror | None:
+    if rollout.step.kind is not StepKind.MIRROR:
+        return None
+    return Mirror(digest=candidate.digest, columns=mirrored_columns(rollout))
 
 
 def _unready(document: ReleaseDocument, seen: Seen, version: Version | None) -> Load | None:

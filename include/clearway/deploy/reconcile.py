@@ -123,7 +123,7 @@ def _give_up_abandoned(tenure: Tenure) -> None:
     A driver that only crashed comes back within the lease, long before this.
     """
     document = tenure.document
-    if document.phase is Phase.DEPLOYING and document.rollout and document.rollout.step.asks_evidence:
+    if documents.is_gathering(document):
         reason = f"abandoned at {document.weight_pct:g} %: its driver has not come back within the lease"
         tenure.store(documents.begin_abort(document, epoch=tenure.epoch, reason=reason))
 

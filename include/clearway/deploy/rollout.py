@@ -7,9 +7,10 @@ resumes after a crash finds the intent and goes on.
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from clearway.contracts.observed import Observed
+from clearway.contracts.observed import Mirrored, Observed
 from clearway.contracts.release_document import ReleaseDocument, Version
 from clearway.contracts.verdict import Check
+from clearway.infra.endpoint import Mirror
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +24,9 @@ class Seen:
         golden: how the loaded candidate answered its package's golden rows; None before it was asked.
         live: whether callers are answered by the version in question; None before it was asked, or after the traffic
             changed.
+        mirror: digest of the version that is given copies of requests; None for none.
         observed: what the endpoint counted per version; None before it was asked in this look.
+        mirrored: rows that both versions were given; None before it was asked in this look.
     """
 
     loaded: frozenset[str]
@@ -31,7 +34,9 @@ class Seen:
     endpoint_epoch: int
     golden: Check | None = None
     live: Check | None = None
+    mirror: str | None = None
     observed: Observed | None = None
+    mirrored: Mirrored | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +57,17 @@ class CheckGolden:
 
 @dataclass(frozen=True, slots=True)
 class SetWeights:
-    """Switch the traffic table atomically. `has_dead_man`: back to the champion if this driver falls silent."""
+    """Switch the traffic table atomically.
+
+    Args:
+        has_dead_man: back to the champion if this driver falls silent.
+        mirror: version that is given copies of requests, and the columns whose values name slices; None for none.
+    """
 
     name: ClassVar[str] = "weights"
     weights_pct: dict[str, float] = field(default_factory=dict)
     has_dead_man: bool = False
+    mirror: Mirror | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +86,14 @@ class Observe:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadMirrored:
+    """Read rows that both versions were given. `next_row`: per log, the first that is not known yet."""
+
+    name: ClassVar[str] = "mirrored"
+    next_row: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Wait:
     """Let traffic flow, then look again."""
 
@@ -82,7 +101,7 @@ class Wait:
     seconds: float
 
 
-Action = Load | CheckGolden | SetWeights | ProbeLive | Observe | Wait
+Action = Load | CheckGolden | SetWeights | ProbeLive | Observe | ReadMirrored | Wait
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,11 +32,16 @@ MAX_CURVE = 120
 
 
 class Kind(StrEnum):
-    """What is compared: answers that failed, answers that took too long, the mean score."""
+    """What is compared: answers that failed, answers that took too long, the mean score, what became of the answers."""
 
     ERRORS = "errors"
     SLOW = "slow"
     SCORE = "score"
+    OUTCOME = "outcome"
+
+
+# Compared by the difference of two means; the others by two rates.
+MEANS = frozenset({Kind.SCORE, Kind.OUTCOME})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +49,8 @@ class Metric:
     """One comparison.
 
     Args:
-        margin: difference that is too much: of two rates (errors, slow), or of mean scores, either way.
+        margin: difference that is too much: of two rates (errors, slow), of mean scores either way; for outcomes, of
+            which more is better, the loss that is accepted, and 0 asks for a gain.
         above_s: slow means longer than this; the next bound of the server's histogram counts. Only for SLOW.
         is_decisive: False for a dry run: measured and reported, never counted.
     """
@@ -163,7 +169,7 @@ def check_rules(rules: Rules) -> None:
         if not 0 < level < 1:
             raise ConfigError(f"{name} {level} is no error rate; allowed: above 0, below 1")
     for metric in rules.metrics:
-        if not 0 < metric.margin < 1:
+        if not 0 <= metric.margin < 1 or (metric.margin == 0 and metric.kind is not Kind.OUTCOME):
             raise ConfigError(f"margin {metric.margin} of {metric.kind.value} is not allowed; choose above 0, below 1")
 
 
@@ -197,15 +203,17 @@ def _added(
     step: int,
     beta: float,
 ) -> Tally:
-    if _is_out_of_sight(metric, bounds_s):
+    if is_out_of_sight(metric.kind, metric.above_s, bounds_s):
         return tally
-    one, other = (_moments(metric, arm, bounds_s) for arm in (candidate, control))
+    one, other = (moments(metric.kind, arm, bounds_s, above_s=metric.above_s) for arm in (candidate, control))
     arms = (*tally.arms, *(NO_ARMS,) * (step + 1 - len(tally.arms)))
     sums = Arms(candidate=_sum(arms[step].candidate, one), control=_sum(arms[step].control, other))
     tally = dataclasses.replace(tally, arms=(*arms[:step], sums, *arms[step + 1 :]))
-    if metric.kind is Kind.SCORE:
+    if metric.kind in MEANS:
         band = two_means.difference_over((sums,), alpha=beta)
-        is_within = band is not None and -metric.margin < band[0] and band[2] < metric.margin
+        is_within = band is not None and -metric.margin < band[0]
+        if metric.kind is Kind.SCORE:
+            is_within = is_within and band is not None and band[2] < metric.margin
         return dataclasses.replace(tally, is_safe=tally.is_safe or is_within)
     fresh = two_rates.Look(
         candidate=one.num, candidate_yes=int(one.total), control=other.num, control_yes=int(other.total)
@@ -218,17 +226,20 @@ def _added(
     return dataclasses.replace(tally, harm=(*harm[:step], newest, *harm[step + 1 :]), no_harm=no_harm, is_safe=is_safe)
 
 
-def _is_out_of_sight(metric: Metric, bounds_s: tuple[float, ...]) -> bool:
+def is_out_of_sight(kind: Kind, above_s: float, bounds_s: tuple[float, ...]) -> bool:
     """Whether the histogram ends before what is called slow: it would count every answer as quick."""
-    return metric.kind is Kind.SLOW and (not bounds_s or metric.above_s > bounds_s[-1])
+    return kind is Kind.SLOW and (not bounds_s or above_s > bounds_s[-1])
 
 
-def _moments(metric: Metric, arm: ArmCounts, bounds_s: tuple[float, ...]) -> Moments:
-    if metric.kind is Kind.SCORE:
+def moments(kind: Kind, arm: ArmCounts, bounds_s: tuple[float, ...], *, above_s: float) -> Moments:
+    """What one version's counts say to a metric; for rates, `total` is the number of bad answers."""
+    if kind is Kind.SCORE:
         return Moments(num=arm.num_scores, total=arm.score_sum, squares=arm.score_square_sum)
-    if metric.kind is Kind.ERRORS:
+    if kind is Kind.OUTCOME:
+        return Moments(num=arm.num_outcomes, total=arm.outcome_sum, squares=arm.outcome_square_sum)
+    if kind is Kind.ERRORS:
         return Moments(num=arm.num_requests, total=arm.num_errors, squares=arm.num_errors)
-    num_slow = sum(arm.latencies[bisect_left(bounds_s, metric.above_s) + 1 :])
+    num_slow = sum(arm.latencies[bisect_left(bounds_s, above_s) + 1 :])
     return Moments(num=sum(arm.latencies), total=num_slow, squares=num_slow)
 
 
@@ -245,8 +256,8 @@ def harm_e(tally: Tally, *, num_steps: int) -> float:
 def _judged(metric: Metric, tally: Tally, rules: Rules, bounds_s: tuple[float, ...]) -> Check:
     num_decisive = sum(m.is_decisive for m in rules.metrics)
     alpha = rules.alpha / max(1, num_decisive)
-    if metric.kind is Kind.SCORE:
-        return _judged_score(metric, tally, alpha=alpha)
+    if metric.kind in MEANS:
+        return _judged_mean(metric, tally, alpha=alpha)
     found = harm_e(tally, num_steps=rules.num_steps)
     candidate = functools.reduce(_sum, (a.candidate for a in tally.arms), NO_MOMENTS)
     control = functools.reduce(_sum, (a.control for a in tally.arms), NO_MOMENTS)
@@ -254,7 +265,7 @@ def _judged(metric: Metric, tally: Tally, rules: Rules, bounds_s: tuple[float, .
     seen = f"candidate {rates[0]:.2%} of {candidate.num}, control {rates[1]:.2%} of {control.num}"
     if found >= 1 / alpha:
         return _check(metric, Verdict.FAIL, found, 1 / alpha, f"harm shown: {seen}; e-value {found:.3g}")
-    if _is_out_of_sight(metric, bounds_s):
+    if is_out_of_sight(metric.kind, metric.above_s, bounds_s):
         text = f"no bound of the latency histogram reaches {metric.above_s:g} s, so no answer can be seen to be slower"
         return _check(metric, Verdict.INCONCLUSIVE, found, 1 / alpha, text)
     if tally.is_safe:
@@ -263,14 +274,17 @@ def _judged(metric: Metric, tally: Tally, rules: Rules, bounds_s: tuple[float, .
     return _check(metric, Verdict.INCONCLUSIVE, found, 1 / alpha, text)
 
 
-def _judged_score(metric: Metric, tally: Tally, *, alpha: float) -> Check:
+def _judged_mean(metric: Metric, tally: Tally, *, alpha: float) -> Check:
+    name = metric.kind.value
     band = two_means.difference_over(tally.arms, alpha=alpha)
     if band is None:
-        return _check(metric, Verdict.INCONCLUSIVE, None, metric.margin, "too few scores in one of the versions")
+        return _check(metric, Verdict.INCONCLUSIVE, None, metric.margin, f"too few {name}s in one of the versions")
     low, estimate, high = band
-    seen = f"mean score differs by {estimate:+.4f} ({low:+.4f} to {high:+.4f})"
-    if low > metric.margin or high < -metric.margin:
+    seen = f"mean {name} differs by {estimate:+.4f} ({low:+.4f} to {high:+.4f})"
+    if metric.kind is Kind.SCORE and (low > metric.margin or high < -metric.margin):
         return _check(metric, Verdict.FAIL, estimate, metric.margin, f"shifted beyond {metric.margin:g}: {seen}")
+    if metric.kind is Kind.OUTCOME and high < 0:
+        return _check(metric, Verdict.FAIL, estimate, metric.margin, f"harm shown: {seen}")
     verdict = Verdict.PASS if tally.is_safe else Verdict.INCONCLUSIVE
     return _check(metric, verdict, estimate, metric.margin, f"{seen}; margin {metric.margin:g}")
 

@@ -23,7 +23,7 @@ class Baseline:
     at_s: float
     candidate: ArmCounts
     control: ArmCounts
-    bounds_s: tuple[float, ...] = ()
+    bounds_s: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +81,8 @@ def _since(before: Baseline, found: Baseline) -> Reading:
     pairs = (found.candidate, before.candidate), (found.control, before.control)
     new = [_minus(after, earlier) for after, earlier in pairs]
     slack = [ROUNDING * (1 + after.score_square_sum) for after, _ in pairs]
-    if any(min(_numbers(arm)) < 0 or arm.score_square_sum < -s for arm, s in zip(new, slack, strict=True)):
+    squares = [min(arm.score_square_sum, arm.outcome_square_sum) for arm in new]
+    if any(min(_numbers(arm)) < 0 or least < -s for arm, least, s in zip(new, squares, slack, strict=True)):
         return Reading(baseline=found, problem="counters fell within one server process", breaks_trust=True)
     if any(_contradicts_itself(arm, slack=s) for arm, s in zip(new, slack, strict=True)):
         return Reading(baseline=found, problem="counters moved against each other", breaks_trust=True)
@@ -105,8 +106,8 @@ def _nonsense(observed: Observed, found: Baseline) -> str:
     for name, arm in (("candidate", found.candidate), ("control", found.control)):
         if not all(isinstance(x, int) and x >= 0 for x in _numbers(arm)):
             return f"counts of the {name} are not whole numbers >= 0"
-        if not math.isfinite(arm.score_sum) or not math.isfinite(arm.score_square_sum):
-            return f"sums of scores of the {name} are not finite"
+        if not all(map(math.isfinite, (arm.score_sum, arm.score_square_sum, arm.outcome_sum, arm.outcome_square_sum))):
+            return f"sums of scores or outcomes of the {name} are not finite"
         slack = ROUNDING * (1 + abs(arm.score_square_sum))
         if _contradicts_itself(arm, slack=slack) or len(arm.latencies) != len(bounds_s) + 1:
             return f"counts of the {name} contradict each other"
@@ -119,13 +120,19 @@ def _contradicts_itself(arm: ArmCounts, *, slack: float) -> bool:
     The sum of squares is no smaller than the mean leaves it (Cauchy and Schwarz), and no rows have no sums; `slack` is
     what rounding may have done to the sums.
     """
-    num, total, squares = arm.num_scores, arm.score_sum, arm.score_square_sum
-    are_sums_impossible = num * (squares + slack) < total**2 if num else max(abs(total), abs(squares)) > slack
+    sums = (
+        (arm.num_scores, arm.score_sum, arm.score_square_sum),
+        (arm.num_outcomes, arm.outcome_sum, arm.outcome_square_sum),
+    )
+    are_sums_impossible = any(
+        num * (squares + slack) < total**2 if num else max(abs(total), abs(squares)) > slack
+        for num, total, squares in sums
+    )
     return are_sums_impossible or not arm.num_errors <= arm.num_requests <= sum(arm.latencies)
 
 
 def _numbers(arm: ArmCounts) -> tuple[int, ...]:
-    return (arm.num_requests, arm.num_errors, arm.num_scores, *arm.latencies)
+    return (arm.num_requests, arm.num_errors, arm.num_scores, arm.num_outcomes, *arm.latencies)
 
 
 def _zeros(observed: Observed) -> ArmCounts:
@@ -147,4 +154,7 @@ def _minus(after: ArmCounts, before: ArmCounts) -> ArmCounts:
         num_scores=after.num_scores - before.num_scores,
         score_sum=after.score_sum - before.score_sum,
         score_square_sum=after.score_square_sum - before.score_square_sum,
+        num_outcomes=after.num_outcomes - before.num_outcomes,
+        outcome_sum=after.outcome_sum - before.outcome_sum,
+        outcome_square_sum=after.outcome_square_sum - before.outcome_square_sum,
     )

@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from clearway.contracts import release_document as documents
 from clearway.contracts.errors import ClearwayError
-from clearway.contracts.release_document import Phase, ReleaseDocument
+from clearway.contracts.release_document import ReleaseDocument
 from clearway.infra.endpoint import Endpoint
 from clearway.infra.release_store import ReleaseStore
 
@@ -29,8 +30,7 @@ TIMEOUT_S = 5.0
 
 def are_wanted(document: ReleaseDocument) -> bool:
     """Whether a canary waits for evidence."""
-    rollout = document.rollout
-    return document.phase is Phase.DEPLOYING and rollout is not None and rollout.step.asks_evidence
+    return documents.is_gathering(document)
 
 
 class Callers:

@@ -60,21 +60,22 @@ def _forms(document: ReleaseDocument, rollout: Rollout, *, base: str) -> str:
 
 
 def _curves(rollout: Rollout) -> str:
-    points = list((rollout.evidence or {}).get("curve", ()))
+    rules = rollout.rules.get("split", {})
+    points = list(rollout.evidence.get("split", {}).get("curve", ()))
     if len(points) < 2:  # noqa: PLR2004 - a line needs two
         return ""
     times = [p["at_s"] for p in points]
     harm = [log10(max(p["harm_e"], 1e-6)) for p in points]
-    alpha = float(rollout.rules.get("alpha", 0.01))
-    num_decisive = sum(m["is_decisive"] for m in rollout.rules.get("metrics", ())) or 1
+    alpha = float(rules.get("alpha", 0.01))
+    num_decisive = sum(m["is_decisive"] for m in rules.get("metrics", ())) or 1
     bound = log10(num_decisive / alpha)
     drawn = _chart("evidence of harm, 10^y; dashed: taken back", times, [(harm, "line")], bounds=(bound,))
     seen = [p for p in points if p["estimate"] is not None]
     if len(seen) < 2:  # noqa: PLR2004
         return drawn
     band = [([p[name] for p in seen], kind) for name, kind in (("low", "edge"), ("estimate", "line"), ("high", "edge"))]
-    margin = float(rollout.rules["metrics"][0]["margin"])
-    title = f"difference in {rollout.rules['metrics'][0]['kind']} with its band; dashed: margin"
+    margin = float(rules["metrics"][0]["margin"])
+    title = f"difference in {rules['metrics'][0]['kind']} with its band; dashed: margin"
     return drawn + _chart(title, [p["at_s"] for p in seen], band, bounds=(margin,))
 
 

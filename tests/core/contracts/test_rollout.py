@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from clearway.contracts import rollout as rollouts
 from clearway.contracts.codec import from_jsonable, to_jsonable
 from clearway.contracts.errors import ConfigError
-from clearway.contracts.rollout import ALL_AT_ONCE, MAX_TRAIL, Order, OrderKind, PlanStep, Rollout
+from clearway.contracts.rollout import ALL_AT_ONCE, MAX_TRAIL, Order, OrderKind, PlanStep, Rollout, StepKind
 from clearway.contracts.verdict import Verdict
 
 STEPS = (PlanStep(weight_pct=5, min_requests=10), PlanStep(weight_pct=50, min_s=3), PlanStep(weight_pct=100))
+MIRROR = PlanStep(kind=StepKind.MIRROR, weight_pct=0, min_requests=10)
+WATCH = PlanStep(kind=StepKind.WATCH, weight_pct=100, min_requests=10)
 CANARY = Rollout(strategy="canary", plan=STEPS)
 
 
@@ -27,7 +29,7 @@ def look(rollout: Rollout, verdict: Verdict, at_s: float, reason: str = "looked"
     )
 
 
-@pytest.mark.parametrize("shares", [(), (50,), (0, 100), (50, 50, 100), (60, 40, 100), (100, 50), (5, 101)])
+@pytest.mark.parametrize("shares", [(), (50,), (-1, 100), (50, 50, 100), (60, 40, 100), (100, 50), (5, 101)])
 def test_shares_that_do_not_rise_to_all_traffic_are_refused(shares: tuple[float, ...]) -> None:
     with pytest.raises(ConfigError, match="rising"):
         rollouts.check_plan(tuple(PlanStep(weight_pct=share) for share in shares))
@@ -42,12 +44,41 @@ def test_a_step_with_a_nonsense_number_is_refused(wrong: dict[str, float]) -> No
 def test_the_usual_plans_are_accepted() -> None:
     rollouts.check_plan(ALL_AT_ONCE.plan)
     rollouts.check_plan(STEPS)
+    rollouts.check_plan((MIRROR, *STEPS[:-1], WATCH))
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        (PlanStep(weight_pct=0), STEPS[-1]),
+        (PlanStep(weight_pct=5, kind=StepKind.MIRROR), STEPS[-1]),
+        (PlanStep(weight_pct=50, kind=StepKind.WATCH), STEPS[-1]),
+    ],
+    ids=["a split of nothing", "a mirror that answers callers", "a watch beside others"],
+)
+def test_a_share_that_does_not_fit_its_kind_is_refused(plan: tuple[PlanStep, ...]) -> None:
+    with pytest.raises(ConfigError, match="of the traffic; allowed: 0 for mirror, 100 for watch"):
+        rollouts.check_plan(plan)
+
+
+def test_promote_goes_to_the_watch_first_and_ends_it_when_ordered_again() -> None:
+    watched = Rollout(strategy="canary → watch", plan=(STEPS[0], WATCH))
+    at_watch = rollouts.follow(rollouts.give(watched, order(OrderKind.PROMOTE)))
+    assert at_watch.step == WATCH and at_watch.step.asks_evidence
+    over = rollouts.follow(rollouts.give(at_watch, order(OrderKind.PROMOTE)))
+    assert over.is_last and over.step.weight_pct == 100 and not over.step.asks_evidence
+
+
+def test_each_kind_of_step_keeps_its_own_evidence() -> None:
+    mirrored = look(Rollout(strategy="shadow → canary", plan=(MIRROR, *STEPS)), Verdict.PASS, 1.0)
+    split = look(rollouts.advance(mirrored), Verdict.PASS, 2.0)
+    assert split.evidence == {"mirror": {"e": 1.0}, "split": {"e": 2.0}}
 
 
 def test_evidence_goes_along_and_the_clock_of_a_step_starts_anew() -> None:
     at_first = look(rollouts.enter(CANARY, now_s=1.0), Verdict.INCONCLUSIVE, 2.0)
     second = rollouts.advance(at_first)
-    assert (second.index, second.entered_s, second.evidence, second.waits_for) == (1, None, {"e": 2.0}, "")
+    assert (second.index, second.entered_s, second.evidence, second.waits_for) == (1, None, {"split": {"e": 2.0}}, "")
     with pytest.raises(ConfigError, match="promote instead"):
         rollouts.advance(rollouts.advance(second))
 

@@ -1,7 +1,9 @@
 """A canary over the real store, the real server core and real requests: it promotes, it goes back, it obeys people."""
 
 import contextlib
+import dataclasses
 import itertools
+import json
 import random
 import time
 
@@ -19,7 +21,8 @@ from clearway.deploy.spec import RollbackInputs
 from clearway.deploy.strategies import begin
 from clearway.infra.clock import FakeClock
 from clearway.infra.endpoint import LoggedRows
-from clearway.product import Rollout as Settings
+from clearway.product_rollout import Rollout as Settings
+from clearway.product_rollout import Watch
 from serving_kit import PRODUCT, ROW, InProcessEndpoint, approved, controls_of, make_package
 
 PLAN = Settings(
@@ -41,7 +44,7 @@ class Street(FakeClock):
     def __init__(self, endpoint, *, per_s=60):
         super().__init__(1e9)
         self.endpoint, self.per_s = endpoint, per_s
-        self.answered, self.happenings, self.slept = [], {}, 0
+        self.answered, self.happenings, self.slept, self.outcomes = [], {}, 0, {}
         self._random, self._number = random.Random(3), itertools.count()  # noqa: S311
 
     def sleep(self, seconds):
@@ -58,9 +61,20 @@ class Street(FakeClock):
             event_times=["2013-04-01T00:00:00Z"], batch_id="2013-04-01",
         )  # fmt: skip
         try:
-            self.answered.append(self.endpoint.score_logged(batch)[1])
+            digest = self.endpoint.score_logged(batch)[1]
+            self.answered.append(digest)
+            self.report(digest)
         except (ClearwayError, RuntimeError) as error:
             self.answered.append(type(error).__name__)
+
+    def report(self, digest):
+        """What became of the answer: good with the version's own chance."""
+        if digest in self.outcomes:
+            arm = self.endpoint.server.counters.arms[digest]
+            is_good = self._random.random() < self.outcomes[digest]
+            arm.num_outcomes += 1
+            arm.outcome_sum += is_good
+            arm.outcome_square_sum += is_good
 
 
 @pytest.fixture
@@ -149,7 +163,7 @@ def test_a_good_candidate_goes_up_step_by_step_and_takes_all(release, champion, 
     ids=["failing", "crashing", "slow"],
 )
 def test_a_bad_candidate_goes_back_by_itself(
-    release, champion, candidate, street, document, endpoint, monkeypatch, fault
+    release, champion, candidate, street, document, controls, endpoint, monkeypatch, fault
 ):
     street.happenings[1] = lambda: spoil(endpoint, monkeypatch, candidate.digest, **fault)
     outputs = release(candidate, "r2")
@@ -159,6 +173,9 @@ def test_a_bad_candidate_goes_back_by_itself(
     assert (document().champion.digest, document().phase) == (champion.digest, Phase.IDLE)
     assert document().history[-1].outcome is Outcome.ABORTED
     assert street.answered.count(candidate.digest) < 60
+    record = json.loads(controls.storage.read(controls.layout.release("r2", "rollout.json")))
+    assert record["rollout"]["evidence"]["split"]["num_candidate"] > 0
+    assert record["rollout"]["trail"][-1]["verdict"] == "fail"
     later = len(street.answered)
     street.sleep(1.0)
     assert set(street.answered[later:]) == {champion.digest}
@@ -182,7 +199,19 @@ def test_without_traffic_it_waits_then_asks_then_goes_back(release, champion, ca
     assert "nobody decided" in outputs.reason
     assert ["too little traffic" in text for text in seen] == [True, True]
     assert [text.startswith("a person") for text in seen] == [False, True]
+    assert "synthetic requests were answered rightly" in seen[1]
     assert endpoint.state().weights_pct == {champion.digest: 100.0}
+
+
+def test_without_traffic_a_candidate_that_lost_its_answers_meanwhile_never_waits_for_a_person(
+    release, champion, candidate, street, document, endpoint, monkeypatch
+):
+    street.per_s = 0
+    street.happenings[30] = lambda: spoil(endpoint, monkeypatch, candidate.digest, share_failing=1.0)
+    outputs = release(candidate, "r2")
+    assert outputs.verdict is Verdict.FAIL
+    assert outputs.reason.startswith("aborted: golden")
+    assert street.slept < 65
 
 
 def test_a_person_can_promote_without_evidence_and_it_is_on_record(
@@ -329,7 +358,7 @@ def test_a_changed_plan_moves_no_rollout_that_is_under_way(release, champion, ca
 
 
 def test_an_endpoint_that_does_not_answer_leaves_the_canary_for_a_retry(
-    release, champion, candidate, street, document, endpoint, monkeypatch
+    release, champion, candidate, street, document, controls, endpoint, monkeypatch
 ):
     def gone(**_):
         raise Unavailable("planted")
@@ -339,4 +368,91 @@ def test_an_endpoint_that_does_not_answer_leaves_the_canary_for_a_retry(
         release(candidate, "r2")
     assert document().phase is Phase.DEPLOYING
     monkeypatch.undo()
+    repair(PRODUCT, controls=controls, read_alias=lambda: champion.digest, project=lambda _: None)
+    assert document().phase is Phase.DEPLOYING  # nobody gives it up before its retry could come
     assert release(candidate, "r2").verdict is Verdict.PASS
+
+
+def test_a_share_that_the_dead_man_took_begins_anew(release, champion, candidate, street, document, endpoint):
+    """Between the loss and its return all callers were the champion's: no look may span that."""
+    seen = []
+
+    def take_it():
+        seen.append(document().rollout)
+        endpoint.set_weights({champion.digest: 100.0}, epoch=document().epoch)
+
+    street.happenings[1] = take_it
+    street.happenings[2] = lambda: seen.append(document().rollout)
+    assert release(candidate, "r2").verdict is Verdict.PASS
+    before, after = seen
+    assert after.index == before.index == 0
+    assert after.entered_s > before.entered_s
+    assert after.evidence["split"]["baseline"]["at_s"] >= after.entered_s
+
+
+def test_a_rollout_whose_evidence_cannot_be_read_is_given_up(release, champion, candidate, street, document, controls):
+    def garble():
+        found, version = controls.store.read(PRODUCT)
+        garbled = dataclasses.replace(found.rollout, evidence={"split": {"step": "first"}})
+        controls.store.swap(dataclasses.replace(found, rollout=garbled, lease=None), expected_version=version)
+        raise Killed
+
+    street.happenings[2] = garble
+    with pytest.raises(Killed):
+        release(candidate, "r2")
+    outputs = release(candidate, "r2")
+    assert outputs.verdict is Verdict.FAIL
+    assert "another version of Clearway began this rollout" in outputs.reason
+    assert document().champion.digest == champion.digest
+
+
+WATCHED = {"strategy": ("canary", "watch"), "watch": Watch(min_s=5.0, min_requests=30)}
+
+
+def test_a_watched_candidate_has_all_callers_before_it_is_promoted(
+    release, champion, candidate, street, document, endpoint
+):
+    seen = []
+
+    def look():
+        if endpoint.state().weights_pct == {candidate.digest: 100.0}:
+            seen.append(document())
+
+    street.happenings.update(dict.fromkeys(range(1, 60), look))
+    outputs = release(candidate, "r2", **WATCHED)
+    assert outputs.verdict is Verdict.PASS
+    assert len(seen) >= 5
+    assert {found.champion.digest for found in seen} == {champion.digest}
+    assert document().champion.digest == candidate.digest
+    assert "within its limit" in outputs.reason
+
+
+def test_a_candidate_that_fails_under_full_load_goes_back_by_itself(
+    release, champion, candidate, street, document, endpoint, monkeypatch
+):
+    def spoil_at_full_load():
+        if endpoint.state().weights_pct == {candidate.digest: 100.0} and not spoiled:
+            spoiled.append(street.slept)
+            spoil(endpoint, monkeypatch, candidate.digest, share_failing=0.2)
+
+    spoiled = []
+    street.happenings.update(dict.fromkeys(range(1, 60), spoil_at_full_load))
+    outputs = release(candidate, "r2", **WATCHED)
+    assert spoiled
+    assert outputs.verdict is Verdict.FAIL
+    assert "limit exceeded" in outputs.reason
+    assert street.slept - spoiled[0] <= 3
+    assert endpoint.state().weights_pct == {champion.digest: 100.0}
+    assert document().champion.digest == champion.digest
+
+
+def test_a_watch_without_its_driver_gives_the_traffic_back(release, champion, candidate, street, endpoint, monkeypatch):
+    def vanish():
+        if endpoint.state().weights_pct == {candidate.digest: 100.0}:
+            raise Killed
+
+    street.happenings.update(dict.fromkeys(range(1, 60), vanish))
+    with pytest.raises(Killed):
+        release(candidate, "r2", **WATCHED)
+    armed = endpoint.server.versions.serving.dead_man
+    assert armed is not None and armed.stable == champion.digest

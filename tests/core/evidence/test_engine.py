@@ -108,6 +108,27 @@ def test_shifted_scores(score: float, verdict: Verdict) -> None:
     assert looked(started(rules), seen(2.0, arm(num, score=score), arm(num)), rules)[1].verdict is verdict
 
 
+@pytest.mark.parametrize(
+    ("margin", "good", "verdict"),
+    [(0.0, 900, Verdict.PASS), (0.0, 610, Verdict.INCONCLUSIVE), (0.1, 610, Verdict.PASS), (0.1, 300, Verdict.FAIL)],
+)
+def test_outcomes_decide_by_how_much_good_came_of_the_answers(margin: float, good: int, verdict: Verdict) -> None:
+    """600 of 2,000 answers of the control were for the good; of the candidate `good` of 2,000."""
+    rules = dataclasses.replace(RULES, metrics=(Metric(kind=Kind.OUTCOME, margin=margin),))
+    candidate, control = (
+        dataclasses.replace(arm(2_000), num_outcomes=2_000, outcome_sum=float(num), outcome_square_sum=float(num))
+        for num in (good, 600)
+    )
+    assert looked(started(rules), seen(2.0, candidate, control), rules)[1].verdict is verdict
+
+
+def test_outcomes_that_nobody_reported_decide_nothing() -> None:
+    rules = dataclasses.replace(RULES, metrics=(Metric(kind=Kind.OUTCOME, margin=0.1),))
+    _, judgement = looked(started(rules), seen(2.0, arm(2_000), arm(2_000)), rules)
+    assert judgement.verdict is Verdict.INCONCLUSIVE
+    assert "too few outcomes" in reasons(judgement)
+
+
 def test_scores_of_the_hour_are_nobodys_fault_when_the_share_rises() -> None:
     """Scores rise from 0.2 to 0.4 for everybody while the share rises from 10 % to 50 %; pooled over both shares the
     candidate's mean would be 0.37, the control's 0.27."""

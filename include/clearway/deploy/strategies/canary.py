@@ -1,28 +1,34 @@
 """Canary: share by share, each kept until the evidence beside the champion lets it go on."""
 
 from clearway.contracts.codec import to_jsonable
-from clearway.contracts.rollout import ALL_TRAFFIC_PCT, PlanStep, Rollout
+from clearway.contracts.rollout import ALL_TRAFFIC_PCT, PlanStep, Rollout, StepKind
 from clearway.evidence.engine import Kind, Metric, Rules
-from clearway.product import Rollout as Settings
+from clearway.product_rollout import Rollout as Settings
 
 
-def begin(settings: Settings) -> Rollout:
+def stage(settings: Settings) -> Rollout:
     """Every share but the last asks for evidence; with all traffic there is no control left to compare with."""
     return Rollout(
         strategy="canary",
         plan=tuple(_step(settings, share) for share in settings.steps_pct),
-        rules=to_jsonable(rules_of(settings)),
+        rules={StepKind.SPLIT.value: to_jsonable(rules_of(settings))},
     )
 
 
 def rules_of(settings: Settings) -> Rules:
     """What the evidence is judged by."""
+    num_judged = sum(share != ALL_TRAFFIC_PCT for share in settings.steps_pct)
+    return Rules(alpha=settings.alpha, beta=settings.beta, num_steps=max(1, num_judged), metrics=metrics_of(settings))
+
+
+def metrics_of(settings: Settings) -> tuple[Metric, ...]:
+    """What is compared beside the champion, whatever decides in the end."""
     margins = {
         Kind.ERRORS: settings.error_margin,
         Kind.SLOW: settings.slow_margin,
         Kind.SCORE: settings.score_margin,
     }
-    metrics = tuple(
+    return tuple(
         Metric(
             kind=kind,
             margin=margin,
@@ -31,8 +37,6 @@ def rules_of(settings: Settings) -> Rules:
         )
         for kind, margin in margins.items()
     )
-    num_judged = sum(share != ALL_TRAFFIC_PCT for share in settings.steps_pct)
-    return Rules(alpha=settings.alpha, beta=settings.beta, num_steps=max(1, num_judged), metrics=metrics)
 
 
 def _step(settings: Settings, share: float) -> PlanStep:

@@ -27,6 +27,14 @@ class DeadMan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Mirror:
+    """Give version `digest` copies of the requests that callers make, answers unheard; `columns` name the slices."""
+
+    digest: str
+    columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoggedRows:
     """Rows to score as the product's callers do, with what the prediction log keeps of them.
 
