@@ -1,6 +1,6 @@
 # Thin calls of `python -m clearway …` (see its --help); `make` alone lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help install run release replay rollback stop status clean test fast lint lock
+.PHONY: help install run release replay drill rollback stop status clean test fast lint lock
 
 PYTHON ?= python3
 VENV := .venv
@@ -25,6 +25,9 @@ release: $(STAMP) ## Release a model from the newest landed batch
 
 replay: $(STAMP) ## Play further weeks through the running stack (WEEKS=, FAULT=)
 	@$(CLEARWAY) replay $(RUN_ARGS)
+
+drill: $(STAMP) ## Plant slow, wrong and crashing copies of the champion; each must go back by itself
+	@$(CLEARWAY) drill --product $(PRODUCT) $(ARGS)
 
 rollback: $(STAMP) ## Bring the previous champion back, in under a second, with Airflow up or down
 	@$(CLEARWAY) rollback --product $(PRODUCT) $(ARGS)

@@ -61,9 +61,10 @@ def gather(document: ReleaseDocument, rollout: Rollout, seen: Seen, now_s: float
 
 
 def _words(judgement: Judgement) -> str:
-    """The reasons that stop it, or what every decisive metric found."""
-    found = tuple(f"{c.name}: {c.reason}" for c in judgement.checks if c.is_decisive)
-    return "; ".join(judgement.reasons or found)
+    """What failed, else what is missing, else what every decisive metric found."""
+    checks = [c for c in judgement.checks if c.is_decisive]
+    telling = [c for c in checks if c.verdict is judgement.verdict] or checks
+    return "; ".join(f"{c.name}: {c.reason}" for c in telling)
 
 
 def _waits_for(rollout: Rollout, reason: str, stays_s: float) -> str:

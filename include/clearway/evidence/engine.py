@@ -261,8 +261,7 @@ def _judged(metric: Metric, tally: Tally, rules: Rules, bounds_s: tuple[float, .
     found = harm_e(tally, num_steps=rules.num_steps)
     candidate = functools.reduce(_sum, (a.candidate for a in tally.arms), NO_MOMENTS)
     control = functools.reduce(_sum, (a.control for a in tally.arms), NO_MOMENTS)
-    rates = [m.total / m.num if m.num else math.nan for m in (candidate, control)]
-    seen = f"candidate {rates[0]:.2%} of {candidate.num}, control {rates[1]:.2%} of {control.num}"
+    seen = f"candidate {_share(candidate)}, control {_share(control)}"
     if found >= 1 / alpha:
         return _check(metric, Verdict.FAIL, found, 1 / alpha, f"harm shown: {seen}; e-value {found:.3g}")
     if is_out_of_sight(metric.kind, metric.above_s, bounds_s):
@@ -272,6 +271,10 @@ def _judged(metric: Metric, tally: Tally, rules: Rules, bounds_s: tuple[float, .
         return _check(metric, Verdict.PASS, found, 1 / alpha, f"no harm of {metric.margin:.2%} or more: {seen}")
     text = f"neither harm nor its absence shown yet: {seen}; margin {metric.margin:.2%}"
     return _check(metric, Verdict.INCONCLUSIVE, found, 1 / alpha, text)
+
+
+def _share(counted: Moments) -> str:
+    return f"{counted.total / counted.num:.2%} of {counted.num}" if counted.num else "no answers yet"
 
 
 def _judged_mean(metric: Metric, tally: Tally, *, alpha: float) -> Check:

@@ -146,7 +146,7 @@ def _added(tally: Tally, objective: Objective, *, num: int, num_bad: int) -> Tal
 
 def _judged(objective: Objective, tally: Tally, *, alpha: float, is_seen: bool) -> Check:
     found, rate = e_value(tally), tally.num_bad / tally.num if tally.num else math.nan
-    seen = f"{rate:.2%} of {tally.num}, allowed {objective.limit:.2%}"
+    seen = f"{rate:.2%} of {tally.num}, allowed {objective.limit:.2%}" if tally.num else "no answers yet"
     if found >= 1 / alpha:
         verdict, text = Verdict.FAIL, f"limit exceeded: {seen}; e-value {found:.3g}"
     elif not is_seen:

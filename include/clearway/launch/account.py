@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from clearway.contracts.release_document import HistoryEntry, ReleaseDocument
+from clearway.contracts.release_document import HistoryEntry, Outcome, ReleaseDocument
 from clearway.launch.airflow_api import AirflowApi, Run
 from clearway.launch.replay import Played
 from clearway.launch.served import Served
@@ -93,6 +93,11 @@ def _stages(api: AirflowApi, run: Run, outputs: dict[str, dict[str, Any]]) -> tu
         for name in STAGES
         if name in tasks
     )
+
+
+def makers_of(document: ReleaseDocument) -> dict[str, str]:
+    """Digest of every model that was promoted → the release that made it."""
+    return {e.after: e.release_id for e in document.history if e.after and e.outcome is Outcome.PROMOTED}
 
 
 def outcome_of(run_state: str, stages: tuple[Stage, ...]) -> tuple[str, str]:

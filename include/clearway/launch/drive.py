@@ -1,7 +1,7 @@
 """What the commands that drive a running stack share: connect, play weeks, give the account."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from time import monotonic, sleep
@@ -12,12 +12,14 @@ from clearway.contracts.codec import to_jsonable
 from clearway.contracts.errors import ConfigError, Unavailable
 from clearway.infra.environment import Environment
 from clearway.infra.release_store import open_release_store
-from clearway.launch.account import read_releases, times_of
+from clearway.launch.account import makers_of, read_releases, times_of
 from clearway.launch.airflow_api import AirflowApi
+from clearway.launch.drill import Drilled, drill
 from clearway.launch.example_request import try_example
 from clearway.launch.plant import planted
 from clearway.launch.replay import Loop, Played, batch_ids, is_enough
 from clearway.launch.run_view import RunView
+from clearway.launch.sabotage import Defect
 from clearway.launch.served import measure_served
 from clearway.launch.stack import connected, running_stack
 from clearway.launch.state import StackState
@@ -85,10 +87,21 @@ class Driver:
         if fault is not None and fault["from"] == batch_id:
             self.view.say(f"  !! PLANTED FAULT: {fault['fault']} in this batch and every later one !!")
 
-    def account(self, played: list[Played], *, total_s: float) -> dict[str, Any]:
+    def drill(self) -> list[Drilled]:
+        """Plant a slow, a wrong and a crashing model, each to its end; none where rollouts compare nothing."""
+        if set(self.product.spec.rollout.chain) == {"blue_green"}:
+            return []
+        drilled = []
+        for defect in Defect:
+            self.view.say(f"  !! PLANTED MODEL: a {defect.value} copy of the champion is released !!")
+            drilled.append(drill(self.env, self.product, defect))
+            self.view.say(f"  {_ended(drilled[-1])}")
+        return drilled
+
+    def account(self, played: list[Played], *, total_s: float, drilled: Sequence[Drilled] = ()) -> dict[str, Any]:
         """Everything that happened, as JSON values."""
         document, _ = open_release_store(self.env).read(self.product.name)
-        makers = {e.after: e.release_id for e in document.history if e.after}
+        makers = makers_of(document)
         served = measure_served(self.env, self.product, releases=makers)
         releases = read_releases(self.api, self.product.name, document=document, served=served)
         state = running_stack(self.env) or self.state
@@ -98,6 +111,7 @@ class Driver:
             "product": self.product.name,
             "releases": to_jsonable(releases),
             "weeks": to_jsonable(played),
+            "drills": to_jsonable(tuple(drilled)),
             "times": {**times, "total_s": round(total_s, 1)},
             "planted": [fault] if fault else [],
             "stack": summarise_stack(state, is_new=False),
@@ -114,6 +128,12 @@ def _became(played: Played) -> str:
     if played.retrain:
         return f"{text}; retraining decided: {'a new champion serves' if played.is_promoted else 'the champion stays'}"
     return text
+
+
+def _ended(drilled: Drilled) -> str:
+    if not drilled.is_safe:
+        return f"IT STAYED: {drilled.reason}"
+    return f"went back by itself after {drilled.num_requests} requests, {drilled.seconds:.1f} s: {drilled.reason}"
 
 
 def needed_stack(env: Environment) -> StackState:

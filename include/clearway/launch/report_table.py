@@ -34,6 +34,8 @@ def render_account(result: dict[str, Any]) -> str:
     for release in result["releases"]:
         if release["outcome"] != "promoted" and release["reason"]:
             console.print(f"{release['run_id']}: {release['outcome']}: {release['reason']}", markup=False)
+    if result.get("drills"):
+        console.print(_drills(result["drills"]))
     if "times" in result:
         console.print(_times(result))
     for line in where_to_look(result):
@@ -90,6 +92,19 @@ def _stages(releases: list[dict[str, Any]]) -> Table:
 
 def _stage_cell(stage: dict[str, Any] | None) -> str:
     return "-" if stage is None else f"{stage['verdict']} {_seconds(stage['seconds'])}".strip()
+
+
+def _drills(drills: list[dict[str, Any]]) -> Table:
+    table = _table("Bad models planted at the end, each a copy of the champion with one defect")
+    table.add_column("defect")
+    table.add_column("outcome")
+    table.add_column("its requests", justify="right")
+    table.add_column("seconds", justify="right")
+    table.add_column("why", overflow="fold")
+    for drill in drills:
+        outcome = "went back by itself" if drill["is_safe"] else "STAYED"
+        table.add_row(drill["defect"], outcome, str(drill["num_requests"]), _seconds(drill["seconds"]), drill["reason"])
+    return table
 
 
 def _times(result: dict[str, Any]) -> Table:

@@ -5,7 +5,16 @@ from typing import Any
 import pytest
 
 from clearway.contracts.codec import to_jsonable
-from clearway.launch.account import Release, Stage, Times, outcome_of, times_of
+from clearway.contracts.release_document import (
+    ReleaseDocument,
+    Version,
+    begin_abort,
+    begin_deploy,
+    finish_abort,
+    promote,
+)
+from clearway.launch.account import Release, Stage, Times, makers_of, outcome_of, times_of
+from clearway.launch.drill import Drilled
 from clearway.launch.replay import Played
 from clearway.launch.report_table import render_account
 from clearway.launch.served import Score, Served
@@ -100,6 +109,17 @@ def test_a_planted_fault_is_announced_first() -> None:
     assert text.splitlines()[0] == "PLANTED FAULT: unit_change in every batch from 2013-04-15 on."
 
 
+@pytest.mark.parametrize(("is_safe", "shown"), [(True, "went back by itself"), (False, "STAYED")])
+def test_planted_models_are_shown_with_how_they_ended(*, is_safe: bool, shown: str) -> None:
+    drilled = Drilled(
+        defect="slow", release_id="drill-slow-7", is_safe=is_safe, reason="harm shown", num_requests=41, seconds=5.2
+    )
+    text = render_account(account(release(), drills=[to_jsonable(drilled)]))
+    line = next(line for line in text.splitlines() if line.strip().startswith("slow"))
+    for figure in (shown, "41", "5.2 s", "harm shown"):
+        assert figure in line
+
+
 def test_an_account_without_any_release_can_be_shown() -> None:
     assert "Where to look" in render_account(account())
 
@@ -115,3 +135,12 @@ def test_times_count_landed_weeks_and_asset_triggered_releases() -> None:
     assert found == Times(
         healthy_s=20.0, first_release_s=61.2, week_median_s=10.0, week_max_s=12.0, retraining_release_max_s=50.0
     )
+
+
+def test_a_release_that_went_back_made_no_model() -> None:
+    version = Version(uri="file:///m", digest="b" * 64, release_id="r1")
+    document = begin_deploy(ReleaseDocument(product="p"), version, epoch=0)
+    document = promote(document, epoch=0, now_s=1.0, reason="fine")
+    bad = Version(uri="file:///n", digest="c" * 64, release_id="drill-slow-7")
+    document = begin_abort(begin_deploy(document, bad, epoch=0), epoch=0, reason="harm shown")
+    assert makers_of(finish_abort(document, epoch=0, now_s=2.0)) == {"b" * 64: "r1"}

@@ -28,6 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What to play, and where the stack listens."""
     add_stack_arguments(parser)
     add_week_arguments(parser, default="until the first retrained champion has served two more, at most 12")
+    parser.add_argument(
+        "--no-drill", dest="drill", action="store_false", help="skip the bad models that are planted at the end"
+    )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -68,7 +71,8 @@ def _drive(driver: Driver, args: argparse.Namespace, *, begin_s: float) -> dict[
         first = account["releases"][0] if account["releases"] else {"outcome": "missing", "reason": ""}
         raise JobFailed(f"no model serves after the first release: {first['outcome']}: {first['reason']}")
     played = driver.play(weeks=args.weeks)
-    return driver.account(played, total_s=monotonic() - begin_s)
+    drilled = driver.drill() if args.drill else []
+    return driver.account(played, drilled=drilled, total_s=monotonic() - begin_s)
 
 
 def _stop_if_ours(env: Environment, *, is_new: bool) -> None:
