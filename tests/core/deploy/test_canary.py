@@ -1,15 +1,11 @@
 """A canary over the real store, the real server core and real requests: it promotes, it goes back, it obeys people."""
 
-import contextlib
 import dataclasses
-import itertools
 import json
-import random
-import time
 
 import pytest
 
-from clearway.contracts.errors import ClearwayError, DataError, StaleWriter, Unavailable
+from clearway.contracts.errors import StaleWriter, Unavailable
 from clearway.contracts.release_document import Outcome, Phase
 from clearway.contracts.rollout import Order, OrderKind
 from clearway.contracts.verdict import Verdict
@@ -19,62 +15,8 @@ from clearway.deploy.rollback import roll_back
 from clearway.deploy.run import deploy
 from clearway.deploy.spec import RollbackInputs
 from clearway.deploy.strategies import begin
-from clearway.infra.clock import FakeClock
-from clearway.infra.endpoint import LoggedRows
-from clearway.product_rollout import Rollout as Settings
-from clearway.product_rollout import Watch
-from serving_kit import PRODUCT, ROW, InProcessEndpoint, approved, controls_of, make_package
-
-PLAN = Settings(
-    strategy="canary",
-    steps_pct=(10.0, 50.0, 100.0),
-    min_requests=20,
-    min_step_s=2.0,
-    max_step_s=60.0,
-    hold_s=30.0,
-    error_margin=0.2,
-    slow_margin=0.2,
-    slow_s=0.05,
-)
-
-
-class Street(FakeClock):
-    """A clock during whose sleeps callers send requests, `per_s` of them, each with a sticky key of its own."""
-
-    def __init__(self, endpoint, *, per_s=60):
-        super().__init__(1e9)
-        self.endpoint, self.per_s = endpoint, per_s
-        self.answered, self.happenings, self.slept, self.outcomes = [], {}, 0, {}
-        self._random, self._number = random.Random(3), itertools.count()  # noqa: S311
-
-    def sleep(self, seconds):
-        super().sleep(seconds)
-        for _ in range(int(self.per_s * seconds)):
-            self.call()
-        self.slept += 1
-        self.happenings.get(self.slept, lambda: None)()
-
-    def call(self):
-        row = ROW | {"hour": self._random.choice([7.0, 7.0, 7.0, -1.0])}
-        batch = LoggedRows(
-            columns=tuple(row), rows=[tuple(row.values())], keys=[f"k{next(self._number)}"],
-            event_times=["2013-04-01T00:00:00Z"], batch_id="2013-04-01",
-        )  # fmt: skip
-        try:
-            digest = self.endpoint.score_logged(batch)[1]
-            self.answered.append(digest)
-            self.report(digest)
-        except (ClearwayError, RuntimeError) as error:
-            self.answered.append(type(error).__name__)
-
-    def report(self, digest):
-        """What became of the answer: good with the version's own chance."""
-        if digest in self.outcomes:
-            arm = self.endpoint.server.counters.arms[digest]
-            is_good = self._random.random() < self.outcomes[digest]
-            arm.num_outcomes += 1
-            arm.outcome_sum += is_good
-            arm.outcome_square_sum += is_good
+from rollout_kit import PLAN, WATCHED, Killed, Street, spoil
+from serving_kit import PRODUCT, InProcessEndpoint, approved, controls_of, make_package
 
 
 @pytest.fixture
@@ -122,20 +64,6 @@ def champion(env, release):
 @pytest.fixture
 def candidate(env):
     return make_package(env, 0.2)
-
-
-def spoil(endpoint, monkeypatch, digest, *, seconds=0.0, share_failing=0.0, error=DataError):
-    """From now on a version sleeps before it answers, or fails part of its requests."""
-    loaded = endpoint.server.versions.serving.loaded[digest]
-    honest, number = loaded.scorer.score, itertools.count()
-
-    def score(numeric, categorical):
-        time.sleep(seconds)
-        if next(number) % 10 < 10 * share_failing:
-            raise error("planted")
-        return honest(numeric, categorical)
-
-    monkeypatch.setattr(loaded.scorer, "score", score)
 
 
 def ordered(kind):
@@ -283,43 +211,6 @@ def test_a_rollback_order_ends_a_canary_at_once(release, champion, candidate, st
     assert endpoint.state().weights_pct == {champion.digest: 100.0}
 
 
-POINTS = (
-    "deploy.after_intent", "deploy.after_load", "deploy.after_weights", "deploy.before_wait", "deploy.after_observe",
-    "deploy.after_deploying", "deploy.before_probe", "deploy.after_idle",
-)  # fmt: skip
-
-
-class Killed(BaseException):
-    """The process is gone: nothing may catch this."""
-
-
-@pytest.mark.parametrize("point", POINTS)
-@pytest.mark.parametrize("is_bad", [False, True], ids=["good", "bad"])
-def test_a_kill_at_any_point_ends_in_full_success_or_full_rollback(
-    release, champion, candidate, street, document, endpoint, monkeypatch, point, is_bad
-):
-    if is_bad:
-        street.happenings[1] = lambda: spoil(endpoint, monkeypatch, candidate.digest, share_failing=0.6)
-    killed = []
-
-    def kill(name):
-        if name == point and not killed:
-            killed.append(name)
-            raise Killed
-
-    monkeypatch.setattr("clearway.deploy.drive.fault", kill)
-    monkeypatch.setattr("clearway.deploy.run.fault", kill)
-    with contextlib.suppress(Killed):
-        release(candidate, "r2")
-    outputs = release(candidate, "r2")
-    wanted = champion if is_bad else candidate
-    assert outputs.verdict is (Verdict.FAIL if is_bad else Verdict.PASS)
-    assert document().phase is Phase.IDLE
-    assert document().champion.digest == wanted.digest
-    assert endpoint.state().weights_pct == {wanted.digest: 100.0}
-    assert killed or point == "deploy.before_probe"
-
-
 def test_an_abandoned_canary_is_taken_back_by_the_reconciler(
     release, champion, candidate, street, document, controls, endpoint, monkeypatch
 ):
@@ -404,9 +295,6 @@ def test_a_rollout_whose_evidence_cannot_be_read_is_given_up(release, champion, 
     assert outputs.verdict is Verdict.FAIL
     assert "another version of Clearway began this rollout" in outputs.reason
     assert document().champion.digest == champion.digest
-
-
-WATCHED = {"strategy": ("canary", "watch"), "watch": Watch(min_s=5.0, min_requests=30)}
 
 
 def test_a_watched_candidate_has_all_callers_before_it_is_promoted(
