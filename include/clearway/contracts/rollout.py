@@ -72,6 +72,11 @@ class PlanStep:
     hold_s: float = 0.0
 
     @property
+    def label(self) -> str:
+        """What people call it: `mirror`, `5 %`, `watch`."""
+        return f"{self.weight_pct:g} %" if self.kind is StepKind.SPLIT else self.kind.value
+
+    @property
     def asks_evidence(self) -> bool:
         """Whether the step ends by a verdict instead of at once."""
         return self.min_requests > 0 or self.min_s > 0

@@ -27,8 +27,7 @@ def rollout_panel(document: ReleaseDocument, *, base: str) -> str:
     if rollout is None or document.release_id is None:
         return ""
     shares = " → ".join(
-        f"<b>{step.weight_pct:g} %</b>" if i == rollout.index else f"{step.weight_pct:g} %"
-        for i, step in enumerate(rollout.plan)
+        f"<b>{step.label}</b>" if i == rollout.index else step.label for i, step in enumerate(rollout.plan)
     )
     facts = [
         ["strategy", code(rollout.strategy)],

@@ -4,8 +4,8 @@ import argparse
 import getpass
 from typing import Any
 
-from clearway.contracts.codec import to_jsonable
-from clearway.contracts.rollout import Order, OrderKind
+from clearway.contracts.codec import from_jsonable, to_jsonable
+from clearway.contracts.rollout import Order, OrderKind, PlanStep
 from clearway.infra.clock import SystemClock
 from clearway.infra.environment import Environment
 from clearway.infra.release_store import open_release_store
@@ -45,7 +45,7 @@ def render(result: dict[str, Any]) -> str:
     serving = f"{champion['digest'][:8]} is champion" if champion else "nothing serves"
     if rollout is None:
         return f"No rollout is under way; {serving}."
-    shares = " → ".join(f"{step['weight_pct']:g} %" for step in rollout["plan"])
+    shares = " → ".join(from_jsonable(PlanStep, step).label for step in rollout["plan"])
     lines = [
         f"{result['release_id']}: {rollout['strategy']} of {result['candidate']['digest'][:8]}; {serving}",
         f"  step {rollout['index'] + 1} of {len(rollout['plan'])}: {result['weight_pct']:g} % now; plan {shares}",
