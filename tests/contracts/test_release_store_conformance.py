@@ -1,6 +1,6 @@
 """What every release store owes its callers. Implementations: SQLite; PostgreSQL where a server is named.
 
-CLEARWAY_TEST_POSTGRES_URL=postgresql+psycopg://… adds the second one.
+CLEARWAY_TEST_POSTGRES_URL=postgresql+psycopg2://… adds the second one.
 """
 
 import dataclasses
