@@ -2,14 +2,16 @@
 
 import airflow_kit  # noqa: F401, I001 - sets AIRFLOW_HOME before Airflow is imported
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from airflow.sdk import DAG
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, DownstreamTasksSkipped
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, DownstreamTasksSkipped, TaskDeferred
 from clearway_airflow.operators.stages import EvaluateOperator, MonitorOperator, TrainOperator, ValidateOperator
+from clearway_airflow.triggers.job_ended import JobEnded
 from plugins_kit import FakeJobs, FakeTi, context_of
 
 from clearway.contracts.codec import to_jsonable
@@ -231,3 +233,73 @@ def test_only_a_due_retraining_follows_monitor(
     else:
         with pytest.raises(DownstreamTasksSkipped):
             call()
+
+
+@pytest.fixture
+def deferrable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLEARWAY__JOBS__DEFERRABLE", "true")
+    monkeypatch.setenv("CLEARWAY__JOBS__POLL_S", "0.01")
+
+
+def deferred(task: Any, context: dict[str, Any]) -> JobEnded:
+    """The trigger that a task is deferred for, as the triggerer gets it: from its serialized form."""
+    with pytest.raises(TaskDeferred) as raised:
+        execute(task, context)
+    assert raised.value.method_name == "execute_after_job"
+    path, values = raised.value.trigger.serialize()
+    assert path == "clearway_airflow.triggers.job_ended.JobEnded"
+    return JobEnded(**json.loads(json.dumps(values)))
+
+
+def fired(trigger: JobEnded) -> dict[str, Any]:
+    async def all_of() -> list[Any]:
+        return [event.payload async for event in trigger.run()]
+
+    (payload,) = asyncio.run(all_of())
+    return dict(payload)
+
+
+@pytest.mark.usefixtures("deferrable")
+def test_a_deferred_task_holds_no_slot_while_its_job_runs(runner: FakeJobs, dag: DAG, ti: FakeTi) -> None:
+    runner.results["train"] = trained()
+    task = train_task(dag)
+    context = context_of(ti, task)
+    trigger = deferred(task, context)
+    looks = iter([JobState.RUNNING, JobState.RUNNING, JobState.SUCCEEDED])
+    runner.on_state = lambda job_id: runner.states.__setitem__(job_id, next(looks, JobState.SUCCEEDED))
+    event = fired(trigger)
+    assert next(looks, None) is None
+    value = task.execute_after_job(context, event)
+    assert value == ti.xcom["train", "return_value"]
+    assert len(runner.submitted) == 1
+
+
+@pytest.mark.usefixtures("deferrable")
+def test_a_deferred_task_tells_what_its_job_failed_of(runner: FakeJobs, dag: DAG, ti: FakeTi) -> None:
+    def refuse(_: str) -> str:
+        raise DataError("bad bytes")
+
+    runner.result = refuse  # type: ignore[method-assign]
+    task = train_task(dag)
+    context = context_of(ti, task)
+    trigger = deferred(task, context)
+    runner.states[trigger.job_id] = JobState.FAILED
+    with pytest.raises(AirflowFailException, match="bad bytes"):
+        task.execute_after_job(context, fired(trigger))
+
+
+@pytest.mark.usefixtures("deferrable")
+def test_a_person_who_ends_a_deferred_task_ends_its_job(runner: FakeJobs, dag: DAG, ti: FakeTi) -> None:
+    trigger = deferred(train_task(dag), context_of(ti, train_task(DAG("other", schedule=None))))
+    asyncio.run(trigger.on_kill())
+    assert runner.cancelled == [trigger.job_id]
+
+
+@pytest.mark.usefixtures("deferrable")
+def test_a_job_that_never_ends_is_ended_by_its_trigger(runner: FakeJobs, dag: DAG, ti: FakeTi) -> None:
+    task = train_task(dag)
+    trigger = deferred(task, context_of(ti, task))
+    runner.states[trigger.job_id] = JobState.RUNNING
+    trigger.max_seconds = 0.05
+    fired(trigger)
+    assert runner.cancelled == [trigger.job_id]

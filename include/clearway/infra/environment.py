@@ -41,10 +41,15 @@ class Spark(Section):
 
 
 class Jobs(Section):
-    """How stage jobs run: `local` child processes; threads per job; poll interval in seconds."""
+    """How stage jobs run: `local` child processes; threads per job; poll interval in seconds.
+
+    `deferrable`: tasks wait in the triggerer and hold no worker slot. Off by default: a LocalExecutor of Airflow 3.2
+    and 3.3 can fail a deferred task falsely, and a task's log then comes in one piece at its end.
+    """
 
     kind: Literal["local"] = "local"
     num_threads: int = pydantic.Field(2, ge=1)
+    deferrable: bool = False
     poll_s: float = pydantic.Field(0.1, gt=0)
     max_seconds: float = pydantic.Field(3600, gt=0)
 

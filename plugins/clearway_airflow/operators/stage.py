@@ -43,15 +43,19 @@ class StageOperator(ResumableJobMixin, BaseOperator, SkipMixin):
 
     def execute(self, context: Context) -> dict[str, Any] | None:
         """Run the stage; the Outputs are the task's return value."""
-        from clearway.release import parse_outputs
-        from clearway_airflow.outcomes import conclude, translated
+        from clearway_airflow.outcomes import translated
 
         with translated(self.stage):
             self._prepare(context)
-            outputs = parse_outputs(self.stage, self.execute_resumable(context))
-            store = context["task_state_store"]
-            store.set("clearway_epoch", self._epoch(context) + 1)
-            return conclude(self, context, outputs)
+            return self._conclude(context, self.execute_resumable(context))
+
+    def execute_after_job(self, context: Context, event: dict[str, Any]) -> dict[str, Any] | None:
+        """The same, once the job that the task was deferred for has ended."""
+        from clearway_airflow.outcomes import translated
+
+        with translated(self.stage):
+            self._prepare(context)
+            return self._conclude(context, self._watch(str(event["job_id"]), context))
 
     def make_inputs(self, context: Context) -> Any:
         """The stage's Inputs, from the request and earlier Outputs."""
@@ -84,20 +88,14 @@ class StageOperator(ResumableJobMixin, BaseOperator, SkipMixin):
         return status == "succeeded"
 
     def poll_until_complete(self, external_id: Any, context: Context) -> Any:
-        """Copy the job's log into the task's until the job ends; returns JSON text of the Outputs."""
-        from clearway.infra.clock import SystemClock
-        from clearway.infra.jobs.wait import wait_for
+        """Wait until the job ends, here or in the triggerer; returns JSON text of the Outputs."""
+        from clearway_airflow.triggers.job_ended import JobEnded
 
-        jobs = self._env.jobs
-        return wait_for(
-            self._runner(),
-            external_id["id"],
-            clock=SystemClock(),
-            poll_s=jobs.poll_s,
-            max_seconds=jobs.max_seconds,
-            on_log=lambda line: self.log.info("%s", line),
-            on_wait=lambda: self._stop_if_told(external_id["id"], context),
-        )
+        jobs, job_id = self._env.jobs, external_id["id"]
+        if jobs.deferrable:
+            trigger = JobEnded(job_id=job_id, poll_s=jobs.poll_s, max_seconds=jobs.max_seconds)
+            self.defer(trigger=trigger, method_name="execute_after_job")
+        return self._watch(job_id, context)
 
     def get_job_result(self, external_id: Any, context: Context) -> str:  # noqa: ARG002
         """JSON text of the Outputs."""
@@ -106,6 +104,29 @@ class StageOperator(ResumableJobMixin, BaseOperator, SkipMixin):
     def on_kill(self) -> None:
         """Called from a signal handler, for a person's stop and for a shutdown alike: only take note."""
         self._is_told_to_stop = True
+
+    def _watch(self, job_id: str, context: Context) -> str:
+        """Copy the job's log into the task's until the job ends; JSON text of the Outputs."""
+        from clearway.infra.clock import SystemClock
+        from clearway.infra.jobs.wait import wait_for
+
+        return wait_for(
+            self._runner(),
+            job_id,
+            clock=SystemClock(),
+            poll_s=self._env.jobs.poll_s,
+            max_seconds=self._env.jobs.max_seconds,
+            on_log=lambda line: self.log.info("%s", line),
+            on_wait=lambda: self._stop_if_told(job_id, context),
+        )
+
+    def _conclude(self, context: Context, text: str) -> dict[str, Any] | None:
+        from clearway.release import parse_outputs
+        from clearway_airflow.outcomes import conclude
+
+        outputs = parse_outputs(self.stage, text)
+        context["task_state_store"].set("clearway_epoch", self._epoch(context) + 1)
+        return conclude(self, context, outputs)
 
     def _stop_if_told(self, job_id: str, context: Context) -> None:
         """End the job if a person ended the task; leave it alone if only this process has to go."""
