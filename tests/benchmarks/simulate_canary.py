@@ -28,7 +28,7 @@ import numpy as np
 
 from clearway.contracts.observed import ArmCounts, Mirrored, MirroredRow, Observed
 from clearway.contracts.verdict import Verdict
-from clearway.evidence import shadow
+from clearway.evidence import shadow, slo
 from clearway.evidence.engine import Kind, Metric, Rules, State, look
 from clearway.serve.counters import LATENCY_BOUNDS_S
 
@@ -279,6 +279,25 @@ def false_alarms(num_runs: int, sizes: tuple[int, int]) -> Line:
     return {"false alarms": num, "runs": num_runs, **requests}
 
 
+def watched(num_runs: int, rates: tuple[float, float]) -> Line:
+    """A version that has all callers, 50 looks of 200 requests, limits 2 % errors and 5 % slow answers, alpha 1 %."""
+    rng, found = np.random.default_rng(16), []
+    limits = slo.Objective(kind=Kind.ERRORS, limit=0.02), slo.Objective(kind=Kind.SLOW, limit=0.05, above_s=SLOW_S)
+    rules = slo.Rules(alpha=0.01, objectives=limits)
+    for _ in range(num_runs):
+        state = slo.State()
+        for i, (errors, slow) in enumerate([(0, 0), *rng.binomial(200, rates, (50, 2)).cumsum(0).tolist()]):
+            arms = arm(200 * i, errors, (200 * i - slow, slow, 0)), arm(0, 0, (0, 0, 0))
+            seen = observed(float(i), *arms, bounds_s=(SLOW_S, 1.0))
+            looked = slo.look(rules, state, seen, version="candidate", epoch=1, now_s=float(i), min_requests=1)
+            state = looked.state
+            if looked.judgement.verdict is Verdict.FAIL:
+                found.append(200 * i)
+                break
+    what = {"watched, errors and slow answers": list(rates), "runs": num_runs, "taken back": len(found)}
+    return {**what, "median requests": median(found) if found else None}
+
+
 def bad_readings(rng: np.random.Generator, *, looks: int) -> tuple[list[Observed], str]:
     """A candidate with five times the errors, or twice as many slow answers, or other scores; otherwise healthy."""
     what = ("errors", "slow", "scores")[int(rng.integers(3))]
@@ -378,6 +397,8 @@ def lines(num: int) -> Iterator[Line]:
     yield false_alarms(num // 5, (1, 9))
     yield false_alarms(num // 10, (10, 90))
     yield broken_metrics(num)
+    for rates in ((0.005, 0.01), (0.02, 0.05), (0.04, 0.01), (0.1, 0.01), (0.005, 0.1)):
+        yield watched(num // 10, rates)
 
 
 def main() -> None:
