@@ -162,5 +162,12 @@ def test_a_chain_that_is_none_is_refused(strategy) -> None:
         Settings(strategy=strategy)
 
 
+def test_a_pause_between_two_shares_moves_to_neither() -> None:
+    split = begin(Settings(strategy="canary"))
+    between = dataclasses.replace(split, index=1, is_paused=True)
+    held = dataclasses.replace(document(between), weight_pct=1.0)
+    assert step(held, seen(mirror=None, weights={NEW.digest: 1.0, OLD.digest: 99.0}), now_s=10.0).action == Wait(1.0)
+
+
 def test_a_plan_step_says_whether_it_asks_for_evidence() -> None:
     assert not PlanStep(weight_pct=100).asks_evidence
