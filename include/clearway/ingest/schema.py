@@ -46,19 +46,26 @@ def conform(name: str, declared: Table, delivered: pa.Table) -> tuple[pa.Table |
     """The table with exactly the declared columns, in their order and types; None with the reasons if it differs.
 
     Widths are not types: int32 is an int, a second-resolution UTC instant is a timestamp. An extra nullable column is
-    dropped; column order does not matter.
+    dropped; column order does not matter. NaN is a missing value: engines disagree about its order and its mean.
     """
     texts = [*_missing(declared, delivered), *_extra(declared, delivered), *_retyped(declared, delivered)]
     if texts:
         return None, [Problem(kind=ProblemKind.SCHEMA, table=name, text=text) for text in texts]
     try:
-        columns = {c: pc.cast(delivered[c], ARROW_TYPES[t]) for c, t in declared.columns.items()}
+        columns = {c: _cast(delivered[c], t) for c, t in declared.columns.items()}
     except pa.ArrowInvalid as error:
         problem = Problem(kind=ProblemKind.SCHEMA, table=name, text=f"values do not fit their declared types: {error}")
         return None, [problem]
     table = pa.table(columns)
     problems = [Problem(kind=ProblemKind.SCHEMA, table=name, text=text) for text in _null_names(declared, table)]
     return (None, problems) if problems else (table, [])
+
+
+def _cast(column: pa.ChunkedArray, declared: ColumnType) -> pa.ChunkedArray:
+    cast = pc.cast(column, ARROW_TYPES[declared])
+    if declared is not ColumnType.FLOAT:
+        return cast
+    return pc.if_else(pc.is_nan(cast), pa.scalar(None, cast.type), cast)
 
 
 def check_rows(name: str, declared: Table, table: pa.Table, *, is_expected: bool) -> list[Problem]:

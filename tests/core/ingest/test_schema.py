@@ -1,5 +1,6 @@
 """The declared schema decides: what fits lands in one form, whatever differs is named."""
 
+import math
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -110,6 +111,14 @@ def test_a_whole_number_too_large_for_its_type_is_a_problem_and_no_crash() -> No
     clean, (problem,) = conform("t", DECLARED, table)
     assert clean is None
     assert "do not fit" in problem.text
+
+
+def test_a_number_that_is_none_is_a_missing_value() -> None:
+    """Engines disagree about NaN (its order, whether a mean keeps it); a null they all skip."""
+    table = delivered().set_column(3, "x", pa.array([math.nan, None, 0.5], pa.float64()))
+    clean, _ = conform("t", DECLARED, table)
+    assert clean is not None
+    assert clean["x"].to_pylist() == [None, None, 0.5]
 
 
 def test_a_table_that_was_not_delivered_lacks_every_column() -> None:
