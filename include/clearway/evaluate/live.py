@@ -103,9 +103,11 @@ def model_server(env: Environment, *, product: str, clock: Clock) -> Iterator[Lo
             "CLEARWAY__STORAGE__ROOT": env.store_root,
             "CLEARWAY__ENDPOINT__ADMIN_TOKEN_FILE": "",
         }
-        command = [sys.executable, "-m", "clearway.serve", "--product", product, "--port", str(port)]
+        command = [sys.executable, "-m", "clearway.serve", "--product", product, "--port", str(port), "--until-eof"]
         with (home / "server.log").open("wb") as log:
-            child = subprocess.Popen(command, env=variables, stdout=log, stderr=log)  # noqa: S603 - our own interpreter
+            child = subprocess.Popen(  # noqa: S603 - our own interpreter
+                command, env=variables, stdin=subprocess.PIPE, stdout=log, stderr=log
+            )
         try:
             token = home / "serving" / "admin.token"
             endpoint = LocalEndpoint(f"http://127.0.0.1:{port}", token_file=token, timeout_s=env.endpoint.timeout_s)
@@ -156,3 +158,5 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()
+    if child.stdin:
+        child.stdin.close()

@@ -1,6 +1,10 @@
 """An evaluation killed at every fault point, then run again: the same bytes, the same digest, the same verdict."""
 
 import shutil
+import subprocess
+import sys
+import time
+import urllib.request
 
 import numpy as np
 import pytest
@@ -13,6 +17,7 @@ from clearway.infra.layout import Layout
 from clearway.infra.storage import to_path
 from clearway.product import LoadedProduct
 from kill_kit import contents, killed_then_again, points_of, run_child
+from serving_kit import make_package, variables_of
 
 pytestmark = pytest.mark.slow
 
@@ -51,3 +56,33 @@ def test_a_model_server_that_is_killed_while_it_is_asked_leaves_no_verdict(
     assert "clearway.contracts.errors.Unavailable: model server" in killed.stderr
     assert contents(env, Layout(env.store_root, "flights").release("r1")) == {}
     assert run(inputs, product=product, env=env).verdict is Verdict.PASS
+
+
+HOLDS_A_SERVER = """
+import time
+from clearway.evaluate.live import model_server
+from clearway.infra.clock import SystemClock
+from clearway.infra.environment import Environment
+with model_server(Environment.load(), product="flights", clock=SystemClock()) as endpoint:
+    print(endpoint._url, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_killed_evaluation_leaves_no_model_server_behind(env: Environment) -> None:
+    make_package(env, 0.1)  # makes the keys
+    command = [sys.executable, "-c", HOLDS_A_SERVER]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=variables_of(env)) as holder:
+        assert holder.stdout is not None
+        url = holder.stdout.readline().strip()
+        with urllib.request.urlopen(f"{url}/healthz", timeout=5) as answer:
+            assert answer.status == 200
+        holder.kill()
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            urllib.request.urlopen(f"{url}/healthz", timeout=5).close()
+        except OSError:
+            return
+        time.sleep(0.05)
+    pytest.fail(f"the server at {url} outlives the evaluation that started it")
