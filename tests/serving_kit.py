@@ -22,13 +22,13 @@ from onnx import TensorProto, helper
 
 from clearway.contracts.codec import from_jsonable, to_jsonable
 from clearway.contracts.errors import ConfigError, DataError, Unavailable
-from clearway.contracts.observed import Observed
+from clearway.contracts.observed import Mirrored, Observed
 from clearway.contracts.refs import ModelRef
 from clearway.deploy.controls import Controls
 from clearway.deploy.spec import Inputs, Outputs
 from clearway.infra.approvals import Approval, Decision, record_approval
 from clearway.infra.clock import Clock, SystemClock
-from clearway.infra.endpoint import DeadMan, LoggedRows, TrafficState
+from clearway.infra.endpoint import DeadMan, LoggedRows, Mirror, TrafficState
 from clearway.infra.endpoint.local import LocalEndpoint
 from clearway.infra.environment import Environment
 from clearway.infra.layout import Layout
@@ -37,7 +37,8 @@ from clearway.infra.storage import open_storage
 from clearway.packaging.encoder import Encoder, RowError
 from clearway.packaging.package import PackageContents, write_package
 from clearway.serve.process import make_server
-from clearway.serve.versions import Loaded
+from clearway.serve.refusal import Refusal
+from clearway.serve.versions import Version
 
 PRODUCT = "flights"
 NUMERIC = ("hour", "distance")
@@ -259,27 +260,45 @@ def call(app: Any, method: str, path: str, body: bytes = b"", **options: Any) ->
 
 
 class InProcessEndpoint:
-    """The real server core without sockets, as an Endpoint: fast, and the second implementation under conformance."""
+    """The real server core without sockets, as an Endpoint: fast, and the second implementation under conformance.
 
-    def __init__(self, env: Environment, *, product: str = PRODUCT) -> None:
-        self.server = make_server(env, product=product)
+    `isolates`: candidates get processes of their own, half a second each, as in the real server.
+    """
+
+    def __init__(self, env: Environment, *, product: str = PRODUCT, isolates: bool = False) -> None:
+        self.server = make_server(env, product=product, isolates=isolates)
         self.server.versions.restore()
 
     def load(self, *, uri: str, digest: str, epoch: int) -> None:
         self.server.versions.load(uri, digest, epoch=epoch)
 
-    def set_weights(self, weights_pct: dict[str, float], *, epoch: int, dead_man: DeadMan | None = None) -> None:
-        self.server.versions.set_weights(weights_pct, epoch=epoch, dead_man=dead_man)
+    def set_weights(
+        self,
+        weights_pct: dict[str, float],
+        *,
+        epoch: int,
+        dead_man: DeadMan | None = None,
+        mirror: Mirror | None = None,
+    ) -> None:
+        self.server.versions.set_weights(weights_pct, epoch=epoch, dead_man=dead_man, mirror=mirror)
 
     def observe(self, *, epoch: int) -> Observed:
         self.server.versions.hear(epoch=epoch)
         return self.server.observed()
 
+    def mirrored(self, *, first: int, epoch: int) -> Mirrored:
+        self.server.versions.hear(epoch=epoch)
+        return self.server.mirrored(first=first)
+
     def state(self) -> TrafficState:
         self.server.versions.obey_dead_man()  # no event loop runs between calls, so the timer is looked at here
         serving = self.server.versions.serving
         return TrafficState(
-            weights_pct=dict(serving.traffic.weights_pct), loaded=tuple(sorted(serving.loaded)), epoch=serving.epoch
+            weights_pct=dict(serving.traffic.weights_pct),
+            loaded=tuple(sorted(serving.loaded)),
+            epoch=serving.epoch,
+            mirror=serving.mirror.digest if serving.mirror else None,
+            broken=dict(serving.broken),
         )
 
     def predict(self, rows: list[dict[str, Any]], *, digest: str | None = None) -> tuple[list[float], str]:
@@ -306,10 +325,16 @@ class InProcessEndpoint:
         self.server.prediction_log.flush()
 
     def close(self) -> None:
-        """Stop the writer thread."""
+        """Stop the writer thread, and candidates' processes."""
         self.server.prediction_log.close()
+        self.server.versions.close()
 
-    def _loaded(self, digest: str) -> Loaded:
+    async def _answer(self, data: bytes, headers: list[tuple[bytes, bytes]]) -> Answer:
+        answer = await call_async(self.server, "POST", "/invocations", data, headers=headers)
+        await self.server.mirroring.settle()  # this loop ends with the call
+        return answer
+
+    def _loaded(self, digest: str) -> Version:
         if digest not in self.server.versions.serving.loaded:
             raise ConfigError(f"version {digest} is not loaded")
         return self.server.versions.serving.loaded[digest]
@@ -317,11 +342,11 @@ class InProcessEndpoint:
     def _scores(self, rows: list[dict[str, Any]], digest: str) -> list[float]:
         try:
             return self._loaded(digest).score(rows)
-        except (RowError, DataError) as error:
+        except (RowError, DataError, Refusal) as error:
             raise ConfigError(str(error)) from error
 
     def _invoke(self, body: dict[str, Any], headers: list[tuple[bytes, bytes]]) -> tuple[list[float], str]:
-        answer = call(self.server, "POST", "/invocations", msgspec.json.encode(body), headers=[*JSON_HEADERS, *headers])
+        answer = asyncio.run(self._answer(msgspec.json.encode(body), [*JSON_HEADERS, *headers]))
         if answer.status == 200:
             return answer.json["predictions"], answer.json["model_digest"]
         raise Unavailable(str(answer.json)) if answer.status >= 500 else ConfigError(str(answer.json))

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from clearway.contracts.errors import ConfigError, IntegrityError, StaleWriter, Unavailable
-from clearway.infra.endpoint import DeadMan, LoggedRows, TrafficState, open_endpoint
+from clearway.infra.endpoint import DeadMan, LoggedRows, Mirror, TrafficState, open_endpoint
 from clearway.infra.environment import Environment
 from clearway.infra.layout import Layout
 from clearway.infra.storage import open_storage, to_path
@@ -34,7 +34,7 @@ def opened(request, tmp_path_factory):
         with running_server(env):
             yield env, client_of(env)
     else:
-        endpoint = InProcessEndpoint(env)
+        endpoint = InProcessEndpoint(env, isolates=True)
         yield env, endpoint
         endpoint.close()
 
@@ -211,7 +211,7 @@ def test_each_version_is_counted_by_the_callers_it_answered(env, endpoint, epoch
     for ref, num_requests in ((one, 2), (two, 1)):
         found, earlier = after.arms[ref.digest], before.get(ref.digest)
         assert found.num_requests - (earlier.num_requests if earlier else 0) == num_requests
-        assert found.num_scores - (earlier.num_scores if earlier else 0) == 2 * num_requests
+        assert found.num_scores - (earlier.num_scores if earlier else 0) == num_requests  # one per request of two rows
         assert found.num_errors == (earlier.num_errors if earlier else 0)
         assert sum(found.latencies) == found.num_requests
 
@@ -243,6 +243,54 @@ def test_a_dead_man_must_name_a_loaded_version(env, endpoint, epoch):
     with pytest.raises(ConfigError, match="not loaded"):
         endpoint.set_weights({ref.digest: 100.0}, epoch=epoch, dead_man=DeadMan(stable="f" * 64, after_s=1.0))
     assert endpoint.state().weights_pct == {}
+
+
+def test_a_mirrored_version_answers_the_same_rows_and_nobody_hears_it(env, endpoint, epoch):
+    stable, candidate = make_package(env, 0.1), make_package(env, 0.9)
+    load(endpoint, stable, epoch)
+    load(endpoint, candidate, epoch)
+    before = endpoint.observe(epoch=epoch).arms.get(candidate.digest)
+    mirror = Mirror(digest=candidate.digest, columns=("carrier", "hour"))
+    endpoint.set_weights({stable.digest: 100.0}, epoch=epoch, mirror=mirror)
+    assert endpoint.state().mirror == candidate.digest
+    assert endpoint.predict([ROW])[1] == stable.digest  # a probe is not mirrored
+    assert endpoint.score_logged(batch(3))[1] == stable.digest
+    seen = settled(endpoint, 3, epoch)
+    assert (seen.candidate, seen.control, seen.first, seen.epoch) == (candidate.digest, stable.digest, 0, epoch)
+    gap = expected_score(0.9, ROW) - expected_score(0.1, ROW)
+    assert [row.difference for row in seen.rows] == [pytest.approx(gap, abs=1e-6)] * 3
+    assert {row.slices for row in seen.rows} == {("carrier=AA", "hour=7.0")}
+    assert len(endpoint.mirrored(first=2, epoch=epoch).rows) == 1
+    assert endpoint.mirrored(first=9, epoch=epoch).rows == ()
+    with pytest.raises(StaleWriter):
+        endpoint.mirrored(first=0, epoch=epoch - 1)
+    assert endpoint.observe(epoch=epoch).arms.get(candidate.digest) == before
+    endpoint.set_weights({stable.digest: 100.0}, epoch=epoch)
+    assert endpoint.state().mirror is None
+    endpoint.score_logged(batch(1))
+    assert len(endpoint.mirrored(first=0, epoch=epoch).rows) == 3
+
+
+def test_a_dead_man_ends_mirroring_and_a_mirror_must_make_sense(env, endpoint, epoch):
+    stable, candidate = make_package(env, 0.1), make_package(env, 0.9)
+    load(endpoint, stable, epoch)
+    with pytest.raises(ConfigError, match="not loaded"):
+        endpoint.set_weights({stable.digest: 100.0}, epoch=epoch, mirror=Mirror(digest=candidate.digest))
+    with pytest.raises(ConfigError, match="answers callers itself"):
+        endpoint.set_weights({stable.digest: 100.0}, epoch=epoch, mirror=Mirror(digest=stable.digest))
+    load(endpoint, candidate, epoch)
+    dead_man = DeadMan(stable=stable.digest, after_s=0.3)
+    mirror = Mirror(digest=candidate.digest)
+    endpoint.set_weights({stable.digest: 100.0}, epoch=epoch, dead_man=dead_man, mirror=mirror)
+    with pytest.raises(ConfigError, match="copies of requests"):
+        endpoint.unload(candidate.digest, epoch=epoch)
+    assert eventually(lambda: endpoint.state().mirror is None)
+
+
+def settled(endpoint, num_rows, epoch):
+    """What was mirrored, once that many rows are there; the loop runs only while something is asked."""
+    assert eventually(lambda: endpoint.predict([ROW]) and len(endpoint.mirrored(first=0, epoch=epoch).rows) == num_rows)
+    return endpoint.mirrored(first=0, epoch=epoch)
 
 
 def batch(num_rows):

@@ -8,10 +8,13 @@ class ArmCounts:
     """What one version did for callers since the server started; probes are not counted. All numbers only rise.
 
     Args:
-        num_requests: requests it was chosen for.
-        num_errors: of these, not answered with scores, for whatever reason but a caller who hung up.
-        latencies: answered requests per bound of `Observed.latency_bounds_s`, and those above the last.
-        num_scores, score_sum, score_square_sum: rows scored, and moments of their scores.
+        num_requests: requests it was chosen for, but those whose caller hung up.
+        num_errors: of these, the ones it gave no scores for. Not what every version refuses, which is the caller's
+            fault; but what another version then answered in its place is an error of this one, and of this one alone.
+        latencies: finished requests per bound of `Observed.latency_bounds_s`, and those above the last; the wait for
+            an answer in its place is part of it.
+        num_scores, score_sum, score_square_sum: requests it answered, and moments of the mean score of each: rows of
+            one request are not independent of each other.
         num_outcomes, outcome_sum, outcome_square_sum: what callers reported to have become of its answers, 0 to 1 each,
             larger is better.
     """
@@ -51,8 +54,8 @@ class MirroredRow:
     """One row that both versions were given, the candidate without being heard.
 
     Args:
-        difference: candidate minus control, as a part of the largest difference there can be (-1 to 1); None where the
-            candidate alone gave no answer.
+        difference: score of the candidate minus that of the control, as a part of the largest difference there can be
+            (-1 to 1); None where the candidate alone gave no answer.
         slices: those it belongs to, as `column=value`.
     """
 

@@ -162,6 +162,7 @@ def _look(tenure: Tenure, before: Seen | None) -> Seen:
         loaded=frozenset(state.loaded),
         weights_pct=state.weights_pct,
         endpoint_epoch=state.epoch,
+        broken=state.broken,
         golden=before.golden if before else None,
         live=before.live if before and is_same else None,
     )

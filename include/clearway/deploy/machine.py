@@ -47,6 +47,9 @@ def _deploy(document: ReleaseDocument, seen: Seen, now_s: float) -> Step:
     failed = next((check for check in (seen.golden, seen.live) if check and check.verdict is not Verdict.PASS), None)
     if failed:
         return _give_up(document, f"{failed.name}: {failed.reason}")
+    has_begun = bool(seen.golden or document.weight_pct or rollout.entered_s is not None)
+    if has_begun and candidate.digest in seen.broken:  # what broke in an earlier release is loaded afresh
+        return _give_up(document, f"the endpoint took it out of service: {seen.broken[candidate.digest]}")
     if unready := _unready(document, seen, candidate) or _unready(document, seen, document.champion):
         return Step(document, unready)
     if seen.golden is None:

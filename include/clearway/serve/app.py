@@ -6,15 +6,13 @@ import random
 import time
 import uuid
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import msgspec
 
-from clearway.contracts.errors import DataError
-from clearway.contracts.observed import Observed
+from clearway.contracts.observed import Mirrored, Observed
 from clearway.infra.clock import Clock
-from clearway.packaging.encoder import RowError
+from clearway.serve.answering import Answering, SharedRefusal
 from clearway.serve.counters import GONE, LATENCY_BOUNDS_S, Counters
 from clearway.serve.decode import Request, decode
 from clearway.serve.http import (
@@ -33,16 +31,14 @@ from clearway.serve.http import (
     send_refusal,
 )
 from clearway.serve.local_copy import is_token
+from clearway.serve.mirror import Mirroring
 from clearway.serve.prediction_log import Entry, PredictionLog
 from clearway.serve.refusal import Refusal
 from clearway.serve.traffic import ALL_PCT, sticky_point
-from clearway.serve.turns import Turns
-from clearway.serve.versions import Loaded, Serving, Versions
+from clearway.serve.versions import Serving, Version, Versions
 
 log = logging.getLogger("clearway.serve")
 
-# Rows scored on the event loop itself; more than these take longer than handing them to a thread costs (about 60 us).
-MAX_INLINE_ROWS = 16
 MAX_REQUEST_ID = 64  # characters of a caller's own x-request-id
 OVERLOADED, CRASHED = 503, 500
 MAX_MESSAGE = 2_000  # characters; a text that names a caller's field must not grow with it
@@ -91,10 +87,10 @@ class ModelServer:
         self._clock, self._token, self._limits, self._random = clock, token, limits, random_source
         self._make_pages = make_pages
         self._making_pages: asyncio.Future[App] | None = None
-        self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="score")
-        self._turns = Turns()
+        self._answering = Answering()
         self._num_in_flight = 0
         self._id_prefix, self._id_count = uuid.uuid4().hex[:12], 0
+        self.mirroring = Mirroring(process_id=self._id_prefix, ask=self._answering.ask_unheard)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -114,7 +110,8 @@ class ModelServer:
         began = time.perf_counter()
         headers = dict(scope["headers"])
         is_probe = b"x-clearway-probe" in headers
-        status, digest, scores = CRASHED, "", list[float]()  # until an answer went out
+        status, digest, chosen, scores = CRASHED, "", "", list[float]()  # until an answer went out
+        is_callers_fault = False
         self._num_in_flight += 1
         try:
             if self._num_in_flight > self._limits.max_in_flight:
@@ -122,22 +119,36 @@ class ModelServer:
             request = await self._read(headers, receive)
             serving = self.versions.serving
             version = self._choose(serving, headers)
-            digest = version.digest
-            scores = await self._score(version, request)
+            digest = chosen = version.digest
+            if digest == serving.stable:
+                scores = await self._answering.score(version, request.rows)
+            else:
+                scores, digest = await self._answering.score_safely(serving, version, request.rows)
             request_id = self._request_id(headers)
             if not is_probe:
                 self._log(request_id, request, scores, digest, serving.epoch)
             await send_bytes(send, 200, _answer(scores, digest), self._headers(request_id, digest))
             status = 200
+            if serving.mirror is not None and not is_probe:
+                self._offer_copy(serving, request, scores, digest, chosen)
         except Refusal as refusal:
             status, scores = refusal.status, []
+            is_callers_fault = refusal.code == "bad_value" or isinstance(refusal, SharedRefusal)
             await send_refusal(send, refusal, [(b"retry-after", b"1")] if status == OVERLOADED else None)
         except Disconnected:
             status, scores = GONE, []
         finally:
             self._num_in_flight -= 1
             took_s = time.perf_counter() - began
-            self.counters.count(status, digest, duration_s=took_s, is_probe=is_probe, scores=scores)
+            self.counters.count(
+                status,
+                digest,
+                duration_s=took_s,
+                is_probe=is_probe,
+                scores=scores,
+                instead_of=chosen if chosen != digest else "",
+                is_callers_fault=is_callers_fault,
+            )
 
     async def _read(self, headers: dict[bytes, bytes], receive: Receive) -> Request:
         check_json_type(headers)
@@ -145,7 +156,7 @@ class ModelServer:
         data = await read_body(receive, headers, max_bytes=limits.max_body_bytes, timeout_s=limits.body_timeout_s)
         return decode(data)
 
-    def _choose(self, serving: Serving, headers: dict[bytes, bytes]) -> Loaded:
+    def _choose(self, serving: Serving, headers: dict[bytes, bytes]) -> Version:
         traffic = serving.traffic
         if traffic.only is not None:
             return serving.loaded[traffic.only]
@@ -155,13 +166,10 @@ class ModelServer:
         point = self._random.random() * ALL_PCT if key is None else sticky_point(key)
         return serving.loaded[traffic.choose(point)]
 
-    async def _score(self, version: Loaded, request: Request) -> list[float]:
-        if len(request.rows) > MAX_INLINE_ROWS:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, score_rows, version, request)
-        try:
-            return await self._turns.score(version, request.rows)
-        except (RowError, DataError) as error:
-            raise _refusal_of(error) from error
+    def _offer_copy(self, serving: Serving, request: Request, scores: list[float], digest: str, chosen: str) -> None:
+        candidate = serving.loaded.get(serving.mirror.digest) if serving.mirror else None
+        if candidate is not None and serving.mirror is not None and digest == chosen == serving.stable:
+            self.mirroring.offer(serving.mirror, candidate, digest, request.rows, scores)
 
     def _request_id(self, headers: dict[bytes, bytes]) -> str:
         given = headers.get(b"x-request-id", b"")
@@ -211,11 +219,16 @@ class ModelServer:
             arms={digest: arm.counts() for digest, arm in self.counters.arms.items() if digest},
         )
 
+    def mirrored(self, *, first: int) -> Mirrored:
+        """Rows that both versions were given, from this number on; on the event loop."""
+        return self.mirroring.read(first=first, at_s=self._clock.now_s(), epoch=self.versions.serving.epoch)
+
     def _metrics(self) -> bytes:
         serving, rows = self.versions.serving, self.prediction_log
         weights = {digest: serving.traffic.weights_pct.get(digest, 0.0) for digest in serving.loaded}
         gauges = {
             "loaded_versions": len(serving.loaded),
+            "broken_versions": len(serving.broken),
             "epoch": serving.epoch,
             "in_flight_requests": self._num_in_flight,
             "prediction_log_pending_rows": rows.num_pending,
@@ -223,6 +236,8 @@ class ModelServer:
         totals = {
             "prediction_log_written_rows_total": rows.num_written,
             "prediction_log_lost_rows_total": rows.num_lost,
+            "mirrored_rows_total": self.mirroring.num_rows,
+            "mirror_dropped_requests_total": self.mirroring.num_dropped,
         }
         return self.counters.render(gauges=gauges, totals=totals, weights=weights)
 
@@ -265,7 +280,8 @@ class ModelServer:
         watching.cancel()
         await making
         await asyncio.to_thread(self.prediction_log.close)
-        self._pool.shutdown()
+        await asyncio.to_thread(self.versions.close)
+        self._answering.close()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _watch_controller(self) -> None:
@@ -276,21 +292,6 @@ class ModelServer:
                     await asyncio.to_thread(self.versions.obey_dead_man)
                 except OSError:  # a full disk must not end the watch: it is tried again at the next look
                     log.exception("traffic could not be given back, it is tried again")
-
-
-def score_rows(version: Loaded, request: Request) -> list[float]:
-    """Scores of a decoded request. Raises: Refusal 422 naming row, field, problem and what is allowed."""
-    try:
-        return version.score(request.rows)
-    except (RowError, DataError) as error:
-        raise _refusal_of(error) from error
-
-
-def _refusal_of(error: RowError | DataError) -> Refusal:
-    if isinstance(error, RowError):
-        return Refusal(422, "bad_value", str(error)[:MAX_MESSAGE])
-    text = "the model has no finite score for one of the rows; its values are too extreme"
-    return Refusal(422, "no_finite_score", text)
 
 
 def _answer(scores: list[float], digest: str) -> bytes:

@@ -19,10 +19,19 @@ OK, GONE = 200, 499  # GONE: the caller hung up, which says nothing about the mo
 class Arm:
     """What one version did for callers; empty digest: requests that never reached a version."""
 
-    __slots__ = ("buckets", "num_errors", "num_requests", "num_scores", "score_square_sum", "score_sum", "sum_s")
+    __slots__ = (
+        "buckets",
+        "num_errors",
+        "num_requests",
+        "num_rows",
+        "num_scores",
+        "score_square_sum",
+        "score_sum",
+        "sum_s",
+    )
 
     def __init__(self) -> None:
-        self.num_requests = self.num_errors = self.num_scores = 0
+        self.num_requests = self.num_errors = self.num_scores = self.num_rows = 0
         self.score_sum = self.score_square_sum = self.sum_s = 0.0
         self.buckets = [0] * (len(LATENCY_BOUNDS_S) + 1)
 
@@ -47,28 +56,50 @@ class Counters:
         self._probes = Arm()
 
     def count(
-        self, status: int, digest: str, *, duration_s: float, is_probe: bool, scores: Sequence[float] = ()
+        self,
+        status: int,
+        digest: str,
+        *,
+        duration_s: float,
+        is_probe: bool,
+        scores: Sequence[float] = (),
+        instead_of: str = "",
+        is_callers_fault: bool = False,
     ) -> None:
-        """One finished request; `digest` is empty when no model was asked. Probes are counted apart.
+        """One finished request. Probes are counted apart.
 
-        A refusal counts against the version that was asked: both versions of a rollout meet the same callers, so what
-        callers do wrong cancels out, and what only one of them refuses does not.
+        Args:
+            digest: version that answered or refused; empty when none was asked.
+            scores: of the answer.
+            instead_of: version that was chosen and gave no answer, so that `digest` was asked. It is the one whose
+                request and error this is; nothing here says anything of `digest`.
+            is_callers_fault: refused, and no other version would have answered. A request, and nobody's error: a
+                caller who repeats it must not convict the version it is stuck to.
         """
         self.requests[status, digest, is_probe] += 1
-        arm = self._probes if is_probe else self.arms.get(digest)
-        if arm is None:
-            arm = self.arms[digest] = Arm()
+        if scores and not is_probe:
+            self._arm(digest).num_rows += len(scores)
+        arm = self._probes if is_probe else self._arm(instead_of or digest)
         arm.sum_s += duration_s
         arm.buckets[bisect_left(LATENCY_BOUNDS_S, duration_s)] += 1
         if status == GONE:
             return
         arm.num_requests += 1
-        if status != OK:
+        if instead_of:
             arm.num_errors += 1
-        for score in scores:
+        elif status != OK:
+            arm.num_errors += not is_callers_fault
+        elif scores:
+            mean = scores[0] if len(scores) == 1 else sum(scores) / len(scores)
             arm.num_scores += 1
-            arm.score_sum += score
-            arm.score_square_sum += score * score
+            arm.score_sum += mean
+            arm.score_square_sum += mean * mean
+
+    def _arm(self, digest: str) -> Arm:
+        arm = self.arms.get(digest)
+        if arm is None:
+            arm = self.arms[digest] = Arm()
+        return arm
 
     def render(
         self, *, gauges: Mapping[str, float], totals: Mapping[str, float], weights: Mapping[str, float]
@@ -79,7 +110,7 @@ class Counters:
             labels = f'code="{status}",model_digest="{digest}",probe="{str(is_probe).lower()}"'
             lines.append(f"clearway_serve_requests_total{{{labels}}} {count}")
         lines += _header("clearway_serve_rows_total", "counter", "Rows scored for callers.")
-        rows = sorted((digest, arm.num_scores) for digest, arm in self.arms.items() if arm.num_scores)
+        rows = sorted((digest, arm.num_rows) for digest, arm in self.arms.items() if arm.num_rows)
         lines += [f'clearway_serve_rows_total{{model_digest="{d}"}} {n}' for d, n in rows]
         lines += _header("clearway_serve_traffic_weight_pct", "gauge", "Share of traffic per loaded version.")
         lines += [f'clearway_serve_traffic_weight_pct{{model_digest="{d}"}} {w:g}' for d, w in weights.items()]

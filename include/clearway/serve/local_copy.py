@@ -6,12 +6,13 @@ import os
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from clearway.contracts.errors import ConfigError, IntegrityError
 from clearway.contracts.manifest import canonical_json
-from clearway.infra.endpoint import DeadMan
+from clearway.infra.endpoint import DeadMan, Mirror
 from clearway.infra.storage import LocalStorage, join, open_storage
 from clearway.packaging.package import FILES, MANIFEST, SIGNATURE, Package, open_package
 
@@ -21,13 +22,25 @@ STATE_FILE = "traffic.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedState:
-    """Last good state: loaded digest → package address, traffic table, newest epoch seen, who takes over if the
-    controller falls silent."""
+    """Last good state.
+
+    Args:
+        loaded: digest → package address.
+        in_process: those of them that live in the gateway's own process.
+        weights_pct: the traffic table.
+        epoch: newest epoch seen.
+        dead_man: who takes over if the controller falls silent.
+        mirror: who is given copies of requests.
+        broken: digest → why the server took it out of service.
+    """
 
     loaded: Mapping[str, str]
     weights_pct: Mapping[str, float]
     epoch: int
+    in_process: tuple[str, ...] = ()
     dead_man: DeadMan | None = None
+    mirror: Mirror | None = None
+    broken: Mapping[str, str] = field(default_factory=dict)
 
 
 class LocalCopy:
@@ -74,9 +87,12 @@ class LocalCopy:
         """Replace the saved state atomically and durably."""
         values = {
             "loaded": dict(state.loaded),
+            "in_process": list(state.in_process),
             "weights_pct": list(state.weights_pct.items()),
             "epoch": state.epoch,
             "dead_man": [state.dead_man.stable, state.dead_man.after_s] if state.dead_man else None,
+            "mirror": [state.mirror.digest, list(state.mirror.columns)] if state.mirror else None,
+            "broken": dict(state.broken),
         }
         self._storage.write(join(self._root, STATE_FILE), canonical_json(values))
 
@@ -87,14 +103,8 @@ class LocalCopy:
         except FileNotFoundError:
             return SavedState(loaded={}, weights_pct={}, epoch=0)
         try:
-            raw = json.loads(data)
-            weights = {str(d): float(w) for d, w in raw["weights_pct"]}
-            armed = raw.get("dead_man")
-            dead_man = DeadMan(stable=str(armed[0]), after_s=float(armed[1])) if armed else None
-            return SavedState(
-                loaded=dict(raw["loaded"]), weights_pct=weights, epoch=int(raw["epoch"]), dead_man=dead_man
-            )
-        except (ValueError, KeyError, TypeError) as error:
+            return _state_of(json.loads(data))
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             raise IntegrityError(
                 f"{self._root}/{STATE_FILE} is damaged: {error}; delete it and run the reconciler to restore traffic"
             ) from error
@@ -103,6 +113,19 @@ class LocalCopy:
         if not _DIGEST.fullmatch(digest):
             raise ConfigError("digest is not 64 lowercase hex characters; pass the model package's digest")
         return join(self._root, "packages", digest)
+
+
+def _state_of(raw: dict[str, Any]) -> SavedState:
+    armed, mirror = raw.get("dead_man"), raw.get("mirror")
+    return SavedState(
+        loaded=dict(raw["loaded"]),
+        in_process=tuple(raw.get("in_process", raw["loaded"])),
+        weights_pct={str(d): float(w) for d, w in raw["weights_pct"]},
+        epoch=int(raw["epoch"]),
+        dead_man=DeadMan(stable=str(armed[0]), after_s=float(armed[1])) if armed else None,
+        mirror=Mirror(digest=str(mirror[0]), columns=tuple(mirror[1])) if mirror else None,
+        broken={str(d): str(reason) for d, reason in raw.get("broken", {}).items()},
+    )
 
 
 def ensure_token(path: Path) -> str:

@@ -13,12 +13,13 @@ from starlette.exceptions import HTTPException
 
 from clearway.contracts.codec import to_jsonable
 from clearway.contracts.errors import ClearwayError, IntegrityError, StaleWriter, Unavailable
-from clearway.infra.endpoint import DeadMan
-from clearway.serve.app import MAX_MESSAGE, ModelServer, score_rows
+from clearway.infra.endpoint import DeadMan, Mirror
+from clearway.serve.answering import score_rows
+from clearway.serve.app import MAX_MESSAGE, ModelServer
 from clearway.serve.decode import decode
 from clearway.serve.openapi import describe, render_page
 from clearway.serve.refusal import Refusal, shown
-from clearway.serve.versions import Loaded
+from clearway.serve.versions import Version
 
 Digest = Annotated[str, pydantic.Field(pattern=r"^[0-9a-f]{64}$")]
 # Epochs rise by one per lease taken; beyond 2**53 a JSON number is no exact integer for every client.
@@ -45,12 +46,27 @@ class DeadManTimer(_Part):
     after_s: Annotated[float, pydantic.Field(gt=0, le=86_400, allow_inf_nan=False)]
 
 
+class MirrorTo(_Part):
+    """Who is given copies of requests, and the columns whose values name slices."""
+
+    digest: Digest
+    columns: Annotated[list[Annotated[str, pydantic.Field(max_length=200)]], pydantic.Field(max_length=16)] = []
+
+
 class SetTraffic(_Part):
     """A whole traffic table: digest → percent, sum 100; empty takes all traffic away."""
 
     weights_pct: Annotated[dict[Digest, Weight], pydantic.Field(max_length=16)]
     epoch: Epoch
     dead_man: DeadManTimer | None = None
+    mirror: MirrorTo | None = None
+
+
+class ReadMirrored(_Part):
+    """Mirrored rows from this number on; the reader's epoch."""
+
+    first: Annotated[int, pydantic.Field(ge=0, lt=2**53)]
+    epoch: Epoch
 
 
 class Heard(_Part):
@@ -65,6 +81,8 @@ class State(_Part):
     weights_pct: dict[str, float]
     loaded: list[str]
     epoch: int
+    mirror: str | None
+    broken: dict[str, str]
 
 
 class Done(_Part):
@@ -116,7 +134,8 @@ def _add_versions(app: fastapi.FastAPI, server: ModelServer) -> None:
         """Replace the traffic table atomically; the next request is answered by it."""
         timer = body.dead_man
         dead_man = DeadMan(stable=timer.stable, after_s=timer.after_s) if timer else None
-        versions.set_weights(body.weights_pct, epoch=body.epoch, dead_man=dead_man)
+        mirror = Mirror(digest=body.mirror.digest, columns=tuple(body.mirror.columns)) if body.mirror else None
+        versions.set_weights(body.weights_pct, epoch=body.epoch, dead_man=dead_man, mirror=mirror)
         return Done()
 
     @app.post("/admin/observe", tags=["admin"])
@@ -125,11 +144,23 @@ def _add_versions(app: fastapi.FastAPI, server: ModelServer) -> None:
         await fastapi.concurrency.run_in_threadpool(versions.hear, epoch=body.epoch)
         return dict(to_jsonable(server.observed()))  # on the event loop, where counting happens
 
+    @app.post("/admin/mirrored", tags=["admin"])
+    async def mirrored(body: ReadMirrored) -> dict[str, Any]:
+        """Rows that both versions were given; also tells the dead-man timer that the controller lives."""
+        await fastapi.concurrency.run_in_threadpool(versions.hear, epoch=body.epoch)
+        return dict(to_jsonable(server.mirrored(first=body.first)))
+
     @app.get("/admin/state", tags=["admin"])
     def state() -> State:
-        """Loaded versions, traffic table, newest epoch seen."""
+        """Loaded versions, traffic table, newest epoch seen, who is given copies, who was taken out of service."""
         serving = versions.serving
-        return State(weights_pct=serving.traffic.weights_pct, loaded=sorted(serving.loaded), epoch=serving.epoch)
+        return State(
+            weights_pct=serving.traffic.weights_pct,
+            loaded=sorted(serving.loaded),
+            epoch=serving.epoch,
+            mirror=serving.mirror.digest if serving.mirror else None,
+            broken=dict(serving.broken),
+        )
 
 
 def _add_service(app: fastapi.FastAPI, server: ModelServer) -> None:
@@ -138,7 +169,7 @@ def _add_service(app: fastapi.FastAPI, server: ModelServer) -> None:
         """Score with one loaded version, whoever takes traffic; never logged."""
         version = _loaded(server, digest)
         body = decode(await request.body())
-        scores = await fastapi.concurrency.run_in_threadpool(score_rows, version, body)
+        scores = await fastapi.concurrency.run_in_threadpool(score_rows, version, body.rows)
         return {"predictions": scores, "model_digest": digest}
 
     @app.post("/admin/flush", tags=["admin"])
@@ -148,7 +179,7 @@ def _add_service(app: fastapi.FastAPI, server: ModelServer) -> None:
         return Done()
 
 
-def _loaded(server: ModelServer, digest: str) -> Loaded:
+def _loaded(server: ModelServer, digest: str) -> Version:
     version = server.versions.serving.loaded.get(digest)
     if version is None:
         raise Refusal(404, "not_loaded", f"version {digest} is not loaded; load it first")

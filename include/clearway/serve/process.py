@@ -23,6 +23,7 @@ from clearway.infra.environment import Environment
 from clearway.infra.layout import Layout
 from clearway.infra.storage import open_storage
 from clearway.serve.app import Limits, ModelServer
+from clearway.serve.children import Nursery
 from clearway.serve.http import App
 from clearway.serve.local_copy import LocalCopy, ensure_token
 from clearway.serve.prediction_log import PredictionLog
@@ -99,12 +100,13 @@ def serve(env: Environment, *, product: str, host: str, port: int) -> None:
     log.info("model server has drained", extra={"product": product})
 
 
-def make_server(env: Environment, *, product: str, limits: Limits | None = None) -> ModelServer:
-    """The ASGI app with its parts, nothing loaded yet."""
+def make_server(env: Environment, *, product: str, limits: Limits | None = None, isolates: bool = True) -> ModelServer:
+    """The ASGI app with its parts, nothing loaded yet. `isolates`: candidates live in processes of their own."""
     storage, layout, clock = open_storage(env.store_root), Layout(env.store_root, product), SystemClock()
-    copy = LocalCopy(env.home / "serving" / product, key_folder=env.home / "keys")
+    folder, key_folder = env.home / "serving" / product, env.home / "keys"
+    nursery = Nursery(folder, key_folder) if isolates else None
     return ModelServer(
-        versions=Versions(copy),
+        versions=Versions(LocalCopy(folder, key_folder=key_folder), nursery=nursery),
         prediction_log=PredictionLog(storage, layout, clock=clock),
         clock=clock,
         token=ensure_token(env.admin_token_file),

@@ -284,6 +284,7 @@ ADMIN = [
     ("POST", "/admin/score"),
     ("POST", "/admin/flush"),
     ("POST", "/admin/observe"),
+    ("POST", "/admin/mirrored"),
     ("GET", "/admin/anything"),
 ]
 
@@ -311,7 +312,8 @@ def test_admin_calls_load_switch_score_and_unload(env, app):
         assert admin(app, "POST", "/admin/versions", {"uri": ref.uri, "digest": ref.digest, "epoch": 3}).status == 200
     assert admin(app, "PUT", "/admin/traffic", {"weights_pct": {one.digest: 100}, "epoch": 3}).status == 200
     state = admin(app, "GET", "/admin/state").json
-    assert state == {"weights_pct": {one.digest: 100.0}, "loaded": sorted([one.digest, two.digest]), "epoch": 3}
+    loaded = sorted([one.digest, two.digest])
+    assert state == {"weights_pct": {one.digest: 100.0}, "loaded": loaded, "epoch": 3, "mirror": None, "broken": {}}
     scored = admin(app, "POST", "/admin/score", {"instances": [ROW]}, query=f"digest={two.digest}".encode())
     assert scored.json["predictions"] == [pytest.approx(expected_score(0.6, ROW), abs=1e-6)]
     examples = admin(app, "GET", f"/admin/versions/{one.digest}/examples").json

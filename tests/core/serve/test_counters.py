@@ -56,6 +56,23 @@ def test_a_version_is_judged_by_callers_only_and_not_by_those_who_hung_up():
     counters.count(GONE, "a", duration_s=5.0, is_probe=False)
     counters.count(200, "a", duration_s=9.0, is_probe=True, scores=[1.0])
     arm = counters.arms["a"].counts()
-    assert (arm.num_requests, arm.num_errors, arm.num_scores) == (2, 1, 2)
-    assert (arm.score_sum, arm.score_square_sum) == (1.0, 0.625)
+    assert (arm.num_requests, arm.num_errors, arm.num_scores) == (2, 1, 1)
+    assert (arm.score_sum, arm.score_square_sum) == (0.5, 0.25)  # a request is one observation: its mean
     assert sum(arm.latencies) == 3
+
+
+def test_what_another_version_answered_is_an_error_of_the_chosen_one_alone():
+    counters = Counters()
+    counters.count(200, "stable", duration_s=0.001, is_probe=False, scores=[0.5, 0.5], instead_of="candidate")
+    arm = counters.arms["candidate"].counts()
+    assert (arm.num_requests, arm.num_errors, arm.num_scores, sum(arm.latencies)) == (1, 1, 0, 1)
+    stable = counters.arms["stable"].counts()
+    assert (stable.num_requests, stable.num_errors, stable.num_scores, sum(stable.latencies)) == (0, 0, 0, 0)
+    assert dict(parse_metric(render(counters), "clearway_serve_rows_total")) == {'model_digest="stable"': 2}
+
+
+def test_a_callers_fault_is_a_request_and_nobodys_error():
+    counters = Counters()
+    counters.count(422, "a", duration_s=0.001, is_probe=False, is_callers_fault=True)
+    arm = counters.arms["a"].counts()
+    assert (arm.num_requests, arm.num_errors, arm.num_scores) == (1, 0, 0)

@@ -90,7 +90,7 @@ def serve(env):
     servers = []
 
     def make(*graphs):
-        server = make_server(env, product="flights")
+        server = make_server(env, product="flights", isolates=False)
         servers.append(server)
         for graph in graphs:
             rows = rows_of(20, seed=3)
@@ -197,7 +197,7 @@ def test_a_caller_that_is_cancelled_takes_no_neighbour_with_it(serve):
     version, rows = next(iter(server.versions.serving.loaded.values())), rows_of(3)
 
     async def cancel_one():
-        tasks = [asyncio.ensure_future(server._turns.score(version, [row])) for row in rows]
+        tasks = [asyncio.ensure_future(server._answering._turns.score(version, [row])) for row in rows]
         await asyncio.sleep(0)  # all wait now
         tasks[1].cancel()
         return await asyncio.gather(*tasks, return_exceptions=True)
@@ -205,3 +205,25 @@ def test_a_caller_that_is_cancelled_takes_no_neighbour_with_it(serve):
     found = asyncio.run(cancel_one())
     assert isinstance(found[1], asyncio.CancelledError)
     assert [found[0], found[2]] == [scorer.score_rows([rows[i]]).tolist() for i in (0, 2)]
+
+
+@pytest.mark.parametrize("is_slow_first", [True, False])
+def test_a_slow_version_delays_its_own_callers_only(serve, is_slow_first):
+    server, (one, two) = serve(network(1), network(2))
+    turns, happened = server._answering._turns, []
+    slow, quick = server.versions.serving.loaded[one.digest], server.versions.serving.loaded[two.digest]
+    turns._took_s = {slow.digest: 0.5, quick.digest: 0.001}  # what they took last time
+
+    async def ask(version, name):
+        await turns.score(version, rows_of(1))
+        happened.append(name)
+        if name == "quick":
+            assert slow.scorer.calls == [], "the slow version is asked after the quick one's callers were answered"
+
+    async def together():
+        pair = [ask(slow, "slow"), ask(quick, "quick")]
+        await asyncio.gather(*(pair if is_slow_first else reversed(pair)))
+
+    asyncio.run(together())
+    assert happened == ["quick", "slow"]
+    assert slow.scorer.calls == [1]

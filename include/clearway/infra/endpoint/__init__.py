@@ -1,21 +1,32 @@
 """The live endpoint: load a version, set traffic, and verify what really answers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from clearway.contracts.errors import ConfigError
-from clearway.contracts.observed import Observed
+from clearway.contracts.observed import Mirrored, Observed
 from clearway.infra.environment import Environment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrafficState:
-    """What an endpoint says of itself: digest → weight in percent, and digests that are loaded and ready."""
+    """What an endpoint says of itself.
+
+    Args:
+        weights_pct: digest → weight in percent.
+        loaded: digests that are loaded and ready.
+        epoch: newest epoch seen.
+        mirror: digest of the version that is given copies of requests; None for none.
+        broken: digest → why the endpoint itself took the version out of service, in words. It has given the version's
+            traffic to the stable one, and the version is not loaded any more; loading it again makes a fresh start.
+    """
 
     weights_pct: dict[str, float]
     loaded: tuple[str, ...]
     epoch: int
+    mirror: str | None = None
+    broken: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,17 +74,36 @@ class Endpoint(Protocol):
         """
         ...
 
-    def set_weights(self, weights_pct: dict[str, float], *, epoch: int, dead_man: DeadMan | None = None) -> None:
+    def set_weights(
+        self,
+        weights_pct: dict[str, float],
+        *,
+        epoch: int,
+        dead_man: DeadMan | None = None,
+        mirror: Mirror | None = None,
+    ) -> None:
         """Switch traffic atomically. Weights are finite, >= 0 and sum to 100; an empty table takes all traffic away.
 
-        `dead_man` replaces the one before; without it none is armed.
-        Raises: StaleWriter, ConfigError (bad table, version not loaded; nothing changed), Unavailable.
+        A version that gives no answer has its callers answered by the stable one: whom `dead_man` names if it takes
+        traffic, else one that held all traffic before, else the one with the largest share.
+
+        `dead_man` and `mirror` replace those before; without them none is armed, nothing is mirrored.
+        Raises: StaleWriter, ConfigError (bad table, version not loaded, mirror to the stable version itself; nothing
+            changed), Unavailable.
         """
         ...
 
     def observe(self, *, epoch: int) -> Observed:
         """What every version did for callers; a sign of life for the dead-man timer.
 
+        Raises: StaleWriter, Unavailable.
+        """
+        ...
+
+    def mirrored(self, *, first: int, epoch: int) -> Mirrored:
+        """Rows that both versions were given, from number `first` of the newest log on, some thousands at most.
+
+        Starts at the oldest row kept if `first` is gone; no rows if nothing was mirrored. A sign of life as `observe`.
         Raises: StaleWriter, Unavailable.
         """
         ...

@@ -9,8 +9,8 @@ import msgspec
 
 from clearway.contracts.codec import from_jsonable
 from clearway.contracts.errors import ClearwayError, ConfigError, IntegrityError, StaleWriter, Unavailable
-from clearway.contracts.observed import Observed
-from clearway.infra.endpoint import DeadMan, LoggedRows, TrafficState
+from clearway.contracts.observed import Mirrored, Observed
+from clearway.infra.endpoint import DeadMan, LoggedRows, Mirror, TrafficState
 
 PROBE_HEADER = "x-clearway-probe"  # asks for an answer like any caller's that is counted apart and never logged
 DIGEST_HEADER = "x-clearway-model-digest"
@@ -43,13 +43,24 @@ class LocalEndpoint:
     def unload(self, digest: str, *, epoch: int) -> None:
         self._admin("DELETE", f"/admin/versions/{digest}?epoch={epoch}")
 
-    def set_weights(self, weights_pct: dict[str, float], *, epoch: int, dead_man: DeadMan | None = None) -> None:
+    def set_weights(
+        self,
+        weights_pct: dict[str, float],
+        *,
+        epoch: int,
+        dead_man: DeadMan | None = None,
+        mirror: Mirror | None = None,
+    ) -> None:
         body = {"weights_pct": weights_pct, "epoch": epoch}
         timer = {"dead_man": {"stable": dead_man.stable, "after_s": dead_man.after_s}} if dead_man else {}
-        self._admin("PUT", "/admin/traffic", body | timer)
+        copies = {"mirror": {"digest": mirror.digest, "columns": mirror.columns}} if mirror else {}
+        self._admin("PUT", "/admin/traffic", body | timer | copies)
 
     def observe(self, *, epoch: int) -> Observed:
         return from_jsonable(Observed, self._admin("POST", "/admin/observe", {"epoch": epoch}))
+
+    def mirrored(self, *, first: int, epoch: int) -> Mirrored:
+        return from_jsonable(Mirrored, self._admin("POST", "/admin/mirrored", {"first": first, "epoch": epoch}))
 
     def state(self) -> TrafficState:
         answer = self._admin("GET", "/admin/state")
@@ -57,6 +68,8 @@ class LocalEndpoint:
             weights_pct={str(d): float(w) for d, w in answer["weights_pct"].items()},
             loaded=tuple(answer["loaded"]),
             epoch=int(answer["epoch"]),
+            mirror=answer["mirror"],
+            broken={str(d): str(reason) for d, reason in answer["broken"].items()},
         )
 
     def predict(self, rows: list[dict[str, Any]], *, digest: str | None = None) -> tuple[list[float], str]:

@@ -1,0 +1,89 @@
+"""Who answers a request: the version that was chosen, and when it does not, the one that stands behind it."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from clearway.contracts.errors import DataError
+from clearway.packaging.encoder import RowError
+from clearway.serve.children import Child, Failed
+from clearway.serve.frames import Row
+from clearway.serve.refusal import Refusal
+from clearway.serve.turns import Turns
+from clearway.serve.versions import Serving, Version
+
+log = logging.getLogger("clearway.serve")
+
+# Rows scored on the event loop itself; more than these take longer than handing them to a thread costs (about 60 us).
+MAX_INLINE_ROWS = 16
+_MAX_MESSAGE = 2_000  # characters; a text that names a caller's field must not grow with it
+
+
+class SharedRefusal(Refusal):
+    """Two versions refused the same rows: the rows are wrong, not the version that was chosen."""
+
+
+class Answering:
+    """Scores requests on one event loop."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="score")
+        self._turns = Turns()
+
+    async def score(self, version: Version, rows: Sequence[Row]) -> list[float]:
+        """By this version and no other. Raises: Refusal 422, Failed."""
+        if isinstance(version, Child):
+            return await version.ask(rows)
+        if len(rows) > MAX_INLINE_ROWS:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, score_rows, version, rows)
+        try:
+            return await self._turns.score(version, rows)
+        except (RowError, DataError) as error:
+            raise _refusal_of(error) from error
+
+    async def score_safely(self, serving: Serving, version: Version, rows: Sequence[Row]) -> tuple[list[float], str]:
+        """By the chosen version, or by the stable one if that gives an answer where the chosen one gives none.
+
+        Returns: scores, digest of who answered. Raises: Refusal of the stable one, SharedRefusal.
+        """
+        stable = serving.loaded.get(serving.stable)
+        if stable is None or version is stable:
+            return await self.score(version, rows), version.digest
+        try:
+            return await self.score(version, rows), version.digest
+        except Refusal:
+            try:
+                return await self.score(stable, rows), stable.digest
+            except Refusal as again:
+                raise SharedRefusal(again.status, again.code, again.message) from again
+        except Failed as failed:
+            log.debug("a candidate failed, the stable version answers", extra={"reason": str(failed)})
+        except Exception:
+            log.exception("a version failed, the stable one answers", extra={"model_digest": version.digest})
+        return await self.score(stable, rows), stable.digest
+
+    async def ask_unheard(self, version: Version, rows: Sequence[Row]) -> list[float]:
+        """By any version, never on the event loop, for answers nobody waits for. Raises: Refusal, Failed."""
+        if isinstance(version, Child):
+            return await version.ask(rows)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, score_rows, version, rows)
+
+    def close(self) -> None:
+        """Let its threads end."""
+        self._pool.shutdown()
+
+
+def score_rows(version: Version, rows: Sequence[Row]) -> list[float]:
+    """By any version, blocking. Raises: Refusal 422 naming row, field, problem and what is allowed."""
+    try:
+        return version.score(rows)
+    except (RowError, DataError) as error:
+        raise _refusal_of(error) from error
+
+
+def _refusal_of(error: RowError | DataError) -> Refusal:
+    if isinstance(error, RowError):
+        return Refusal(422, "bad_value", str(error)[:_MAX_MESSAGE])
+    text = "the model has no finite score for one of the rows; its values are too extreme"
+    return Refusal(422, "no_finite_score", text)
