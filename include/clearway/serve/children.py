@@ -338,6 +338,10 @@ class Nursery:
         ours, theirs = zip(socket.socketpair(), socket.socketpair(), strict=True)
         try:
             process = self._starter.submit(self._spawn, package.digest, theirs).result()
+        except BaseException:
+            for sock in ours:
+                sock.close()
+            raise
         finally:
             for sock in theirs:
                 sock.close()

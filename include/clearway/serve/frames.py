@@ -2,7 +2,7 @@
 
 Plain data only; nothing that arrives is ever executed or unpickled. Rows travel as they came: encoding them for the
 model happens in the child, so that a candidate's cost, and its encoder's faults, stay with it. Turning a row of 89
-columns into a frame takes 8 us, encoding it 37 us.
+columns into a frame takes 1.4 us here, encoding it 12.5 us there.
 """
 
 from typing import Any

@@ -1,0 +1,232 @@
+"""Failed and wrongly answered requests while versions are killed, switched and rolled back under open-loop load.
+
+    python tests/benchmarks/bench_switch.py kill [--times 500] [--rate 300]
+    python tests/benchmarks/bench_switch.py switch [--times 1000] [--requests 1000000] [--rate 0]
+    python tests/benchmarks/bench_switch.py rollback [--times 200] [--rate 300]
+
+A real server process; requests are due at fixed times whatever the server does, and their time counts from then. Each
+answer is checked: status 200, the score that its digest's model gives, and a digest that could serve at that time.
+
+kill      A candidate takes half of the traffic in a process of its own, which is killed with SIGKILL at a random
+          moment; then it is loaded again. Time: from the kill to a traffic table without it, as an admin call sees it.
+switch    All traffic goes back and forth between two versions. `--rate 0`: half of what a closed loop reaches first.
+rollback  All traffic goes back from a version to the one before. Time: from the call to its return; no request sent
+          later is answered by the version that lost the traffic.
+
+The result is one line of JSON.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import psutil
+
+from clearway.contracts.refs import ModelRef
+from clearway.infra.endpoint.local import LocalEndpoint
+from clearway.infra.environment import Environment
+from serving_kit import ROW, ServerProcess, client_of, environment_at, expected_score, free_port, make_package
+from serving_kit import running_server as running
+
+BIASES = (0.1, 0.9)
+NUM_CONNECTIONS = 16
+DEADLINE_S = 20.0
+
+
+class Load:
+    """Requests due at fixed times, and what became of them."""
+
+    def __init__(self, env: Environment, refs: list[ModelRef], *, rate: float) -> None:
+        self.port, self.rate = int(env.endpoint.url.rpartition(":")[2]), rate
+        self.scores = {ref.digest: expected_score(bias, ROW) for ref, bias in zip(refs, BIASES, strict=True)}
+        self.failures: list[str] = []
+        self.late_s: list[float] = []
+        self.served: list[tuple[float, float, str]] = []  # (asked, answered, digest)
+        self.stop = threading.Event()
+        self._due_s = 0.0
+        body = json.dumps({"instances": [ROW]}).encode()
+        head = f"host: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        self._request = b"POST /invocations HTTP/1.1\r\n" + head.encode() + body
+
+    def run(self) -> None:
+        """Until `stop` is set."""
+        asyncio.run(self._all())
+
+    async def _all(self) -> None:
+        self._due_s = time.monotonic()
+        await asyncio.gather(*(self._one() for _ in range(NUM_CONNECTIONS)))
+
+    async def _one(self) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        while not self.stop.is_set():
+            due_s = self._due_s = self._due_s + 1 / self.rate if self.rate else time.monotonic()
+            if due_s > time.monotonic():
+                await asyncio.sleep(due_s - time.monotonic())
+            asked_s = time.monotonic()
+            writer.write(self._request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = next(x for x in head.lower().split(b"\r\n") if x.startswith(b"content-length"))
+            answer = json.loads(await reader.readexactly(int(length.split(b":")[1])))
+            self._check(int(head.split(b" ", 2)[1]), answer, due_s, asked_s)
+        writer.close()
+
+    def _check(self, status: int, answer: dict[str, Any], due_s: float, asked_s: float) -> None:
+        digest, now_s = answer.get("model_digest", ""), time.monotonic()
+        if status != 200 or abs(answer["predictions"][0] - self.scores[digest]) > 1e-6:
+            self.failures.append(f"{status}: {json.dumps(answer)[:200]}")
+        self.late_s.append(now_s - due_s)
+        self.served.append((asked_s, now_s, digest))
+
+    def figures(self) -> dict[str, Any]:
+        """Counts and latencies so far."""
+        p50, p99 = np.quantile(self.late_s, (0.5, 0.99)) * 1e3
+        return {
+            "requests": len(self.late_s),
+            "failed": len(self.failures),
+            "first_failure": self.failures[0] if self.failures else "",
+            "requests_s": round(self.rate),
+            "p50_ms": round(float(p50), 2),
+            "p99_ms": round(float(p99), 2),
+        }
+
+
+def kill(client: LocalEndpoint, server: ServerProcess, refs: list[ModelRef], load: Load, times: int) -> list[float]:
+    """Seconds from each kill to a table without the candidate."""
+    stable, candidate = refs
+    source, took_s = random.Random(0), list[float]()  # noqa: S311
+    for number in range(times):
+        client.load(uri=candidate.uri, digest=candidate.digest, epoch=1)
+        client.set_weights({candidate.digest: 50.0, stable.digest: 50.0}, epoch=1)
+        num_before = len(load.served)
+        wait_until(lambda n=num_before: any(d == candidate.digest for *_, d in load.served[n:]))
+        time.sleep(source.random() * 0.02)
+        began = time.monotonic()
+        os.kill(candidate_pid(server), signal.SIGKILL)
+        wait_until(lambda: client.state().weights_pct == {stable.digest: 100.0})
+        took_s.append(time.monotonic() - began)
+        if (number + 1) % 50 == 0:
+            print(json.dumps({"kills": number + 1, **load.figures()}), file=sys.stderr)  # noqa: T201
+    return took_s
+
+
+def switch(client: LocalEndpoint, refs: list[ModelRef], load: Load, times: int, requests: int) -> list[float]:
+    """Seconds per switch; the switches are spread over the requests. Wrong answers become failures."""
+    took_s, switches = list[float](), [(time.monotonic(), time.monotonic(), refs[0].digest)]
+    for number in range(times):
+        wait_until(lambda n=number: len(load.served) >= requests * (n + 1) // (times + 1), timeout_s=600)
+        digest, began = refs[(number + 1) % 2].digest, time.monotonic()
+        client.set_weights({digest: 100.0}, epoch=1)
+        switches.append((began, time.monotonic(), digest))
+        took_s.append(switches[-1][1] - began)
+    wait_until(lambda: len(load.served) >= requests, timeout_s=600)
+    load.stop.set()
+    calls, returns = np.array([s[0] for s in switches]), np.array([s[1] for s in switches])
+    for asked, answered, digest in load.served:
+        # A table counts from its own call until the return of the next switch.
+        first = max(int(np.searchsorted(returns, asked, side="right")) - 1, 0)
+        last = int(np.searchsorted(calls, answered, side="right"))
+        if digest not in {switches[i][2] for i in range(first, last)}:
+            load.failures.append(f"answered by {digest}, which did not serve then")
+    return took_s
+
+
+def rollback(client: LocalEndpoint, refs: list[ModelRef], load: Load, times: int) -> list[float]:
+    """Seconds from the order to its return; later requests by the version that lost the traffic are failures."""
+    took_s, since = list[float](), list[tuple[float, float]]()
+    for _ in range(times):
+        client.set_weights({refs[1].digest: 100.0}, epoch=1)
+        time.sleep(0.1)
+        began = time.monotonic()
+        client.set_weights({refs[0].digest: 100.0}, epoch=1)
+        ended = time.monotonic()
+        took_s.append(ended - began)
+        time.sleep(0.1)
+        since.append((ended, time.monotonic()))
+    load.stop.set()
+    for begin, end in since:
+        if any(begin < asked and answered < end and d == refs[1].digest for asked, answered, d in load.served):
+            load.failures.append("a request sent after the rollback was answered by the version that lost the traffic")
+    return took_s
+
+
+def candidate_pid(server: ServerProcess) -> int:
+    """The process of the one candidate there is."""
+    for process in psutil.Process(server.process.pid).children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.status() != psutil.STATUS_ZOMBIE and "clearway.serve.candidate" in process.cmdline():
+                return process.pid
+    raise RuntimeError("the server has no candidate process")
+
+
+def wait_until(is_so: Callable[[], bool], *, timeout_s: float = DEADLINE_S) -> None:
+    """Look every millisecond."""
+    deadline = time.monotonic() + timeout_s
+    while not is_so():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"nothing happened in {timeout_s} s")
+        time.sleep(0.001)
+
+
+def capacity(env: Environment, refs: list[ModelRef]) -> float:
+    """Requests a second of a closed loop."""
+    load = Load(env, refs, rate=0.0)
+    threading.Timer(3.0, load.stop.set).start()
+    began = time.monotonic()
+    load.run()
+    return len(load.served) / (time.monotonic() - began)
+
+
+def main() -> None:
+    """Run one of the three."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=("kill", "switch", "rollback"))
+    parser.add_argument("--times", type=int)
+    parser.add_argument("--requests", type=int, default=1_000_000)
+    parser.add_argument("--rate", type=float, default=300.0)
+    chosen = parser.parse_args()
+    times = chosen.times or {"kill": 500, "switch": 1_000, "rollback": 200}[chosen.what]
+    with tempfile.TemporaryDirectory(prefix="bench-switch-") as folder:
+        values = {"CLEARWAY__HOME": f"{folder}/home", "CLEARWAY__STORAGE__ROOT": Path(folder, "store").as_uri()}
+        env = environment_at(Environment.load(values), free_port())
+        refs = [make_package(env, bias) for bias in BIASES]
+        with running(env) as server:
+            client = client_of(env)
+            for ref in refs if chosen.what != "kill" else refs[:1]:
+                client.load(uri=ref.uri, digest=ref.digest, epoch=1)
+            for ref in reversed(refs if chosen.what != "kill" else refs[:1]):  # both have held all traffic
+                client.set_weights({ref.digest: 100.0}, epoch=1)
+            load = Load(env, refs, rate=chosen.rate or capacity(env, refs) / 2)
+            thread = threading.Thread(target=load.run)
+            thread.start()
+            try:
+                if chosen.what == "kill":
+                    took_s = kill(client, server, refs, load, times)
+                elif chosen.what == "switch":
+                    took_s = switch(client, refs, load, times, chosen.requests)
+                else:
+                    took_s = rollback(client, refs, load, times)
+            finally:
+                load.stop.set()
+                thread.join()
+    p50, p99 = np.quantile(took_s, (0.5, 0.99)) * 1e3
+    figures = {"times": len(took_s), "took_p50_ms": round(float(p50), 1), "took_p99_ms": round(float(p99), 1)}
+    figures["took_max_ms"] = round(max(took_s) * 1e3, 1)
+    print(json.dumps({"what": chosen.what} | figures | load.figures()))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
