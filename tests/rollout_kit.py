@@ -8,7 +8,7 @@ from clearway.contracts.errors import ClearwayError, DataError
 from clearway.infra.clock import FakeClock
 from clearway.infra.endpoint import LoggedRows
 from clearway.product_rollout import Rollout as Settings
-from clearway.product_rollout import Watch
+from clearway.product_rollout import Shadow, Watch
 from serving_kit import ROW
 
 PLAN = Settings(
@@ -81,4 +81,5 @@ class Killed(BaseException):
     """The process is gone: nothing may catch this."""
 
 
+SHADOWED = {"strategy": ("shadow", "canary"), "shadow": Shadow(min_rows=100, margin=0.2)}
 WATCHED = {"strategy": ("canary", "watch"), "watch": Watch(min_s=5.0, min_requests=30)}

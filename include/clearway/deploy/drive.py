@@ -18,6 +18,7 @@ from clearway.contracts.errors import (
     StaleWriter,
     Unavailable,
 )
+from clearway.contracts.observed import Mirrored
 from clearway.contracts.release_document import Phase, ReleaseDocument
 from clearway.contracts.rollout import OrderKind
 from clearway.contracts.verdict import Check, Verdict
@@ -25,7 +26,18 @@ from clearway.deploy import machine
 from clearway.deploy.controls import Controls
 from clearway.deploy.ending import keep_record
 from clearway.deploy.proofs import check_golden, probe_live
-from clearway.deploy.rollout import Action, CheckGolden, Load, Observe, ProbeLive, Seen, SetWeights, Step, Wait
+from clearway.deploy.rollout import (
+    Action,
+    CheckGolden,
+    Load,
+    Observe,
+    ProbeLive,
+    ReadMirrored,
+    Seen,
+    SetWeights,
+    Step,
+    Wait,
+)
 from clearway.infra.endpoint import DeadMan
 from clearway.infra.faults import fault
 
@@ -162,6 +174,7 @@ def _look(tenure: Tenure, before: Seen | None) -> Seen:
         loaded=frozenset(state.loaded),
         weights_pct=state.weights_pct,
         endpoint_epoch=state.epoch,
+        mirror=state.mirror,
         broken=state.broken,
         golden=before.golden if before else None,
         live=before.live if before and is_same else None,
@@ -196,14 +209,26 @@ def _act(tenure: Tenure, action: Action, seen: Seen) -> Seen:
     if isinstance(action, Observe):
         observed = controls.endpoint.observe(epoch=tenure.epoch)
         return dataclasses.replace(_look(tenure, seen), observed=observed)
+    if isinstance(action, ReadMirrored):
+        return dataclasses.replace(_look(tenure, seen), mirrored=_read_mirrored(tenure, action))
     if isinstance(action, Wait):
         controls.clock.sleep(action.seconds)
         tenure.store(tenure.document)  # keeps the lease alive, and brings a person's order if there is one
     elif isinstance(action, SetWeights):
-        controls.endpoint.set_weights(action.weights_pct, epoch=tenure.epoch, dead_man=_dead_man(tenure, action))
+        dead_man = _dead_man(tenure, action)
+        controls.endpoint.set_weights(action.weights_pct, epoch=tenure.epoch, dead_man=dead_man, mirror=action.mirror)
     elif isinstance(action, Load):
         seen = _load(tenure, action, seen)
     return _look(tenure, seen)
+
+
+def _read_mirrored(tenure: Tenure, action: ReadMirrored) -> Mirrored:
+    """From the newest log's first row that is not known; another log than the one last read begins with its own."""
+    endpoint, epoch = tenure.controls.endpoint, tenure.epoch
+    first = next(reversed(action.next_row.values()), 0)
+    rows = endpoint.mirrored(first=first, epoch=epoch)
+    wanted = action.next_row.get(rows.log_id, 0)
+    return rows if wanted == first else endpoint.mirrored(first=wanted, epoch=epoch)
 
 
 def _dead_man(tenure: Tenure, action: SetWeights) -> DeadMan | None:

@@ -99,6 +99,8 @@ def _mirror(document: ReleaseDocument, rollout: Rollout, seen: Seen, now_s: floa
     assert document.candidate and document.champion, "a mirror has two versions"
     state, extra = _state(shadow.State, rollout), list[Check]()
     known = state.next_row.get(rows.log_id, 0)
+    if not rows.log_id:  # the server has copied nothing for anybody yet
+        rows = dataclasses.replace(rows, candidate=document.candidate.digest, control=document.champion.digest)
     if rows.first > known:  # asked for, and no longer there: the driver was away for longer than rows are kept
         text = f"rows {known} to {rows.first - 1} of {rows.log_id} were overwritten before they were read"
         extra.append(Check(name="lost", verdict=Verdict.INCONCLUSIVE, reason=text))

@@ -78,7 +78,7 @@ class Tally:
     Args:
         harm: per step, logarithms of the e-process per odds ratio. Rates only.
         no_harm: the same per common rate, in the current step. Rates only.
-        is_safe: "no harm" was shown at some look of the current step; it stays shown until the next.
+        is_safe: "no harm" is shown by all looks of the current step together; one that turns bad loses it again.
         arms: counts and sums, per step.
     """
 
@@ -214,7 +214,7 @@ def _added(
         is_within = band is not None and -metric.margin < band[0]
         if metric.kind is Kind.SCORE:
             is_within = is_within and band is not None and band[2] < metric.margin
-        return dataclasses.replace(tally, is_safe=tally.is_safe or is_within)
+        return dataclasses.replace(tally, is_safe=is_within)
     fresh = two_rates.Look(
         candidate=one.num, candidate_yes=int(one.total), control=other.num, control_yes=int(other.total)
     )
@@ -222,7 +222,7 @@ def _added(
     newest = tuple(a + b for a, b in zip(harm[step], two_rates.harm(fresh), strict=True))
     no_harm = tally.no_harm or (0.0,) * len(two_rates.COMMON_RATES)
     no_harm = tuple(a + b for a, b in zip(no_harm, two_rates.no_harm(fresh, margin=metric.margin), strict=True))
-    is_safe = tally.is_safe or two_rates.mean_e(no_harm) >= 1 / beta
+    is_safe = two_rates.mean_e(no_harm) >= 1 / beta
     return dataclasses.replace(tally, harm=(*harm[:step], newest, *harm[step + 1 :]), no_harm=no_harm, is_safe=is_safe)
 
 

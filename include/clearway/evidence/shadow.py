@@ -73,7 +73,8 @@ class Tally:
     Args:
         harm_above, no_harm_above: capital of the bets on a harmful difference above 0, and on there being none.
         harm_below, no_harm_below: the same below 0. SHIFTED only.
-        is_harmful, is_safe: shown at some look; it stays shown.
+        is_harmful: shown at some look; it stays shown.
+        is_safe: shown by all rows so far; a candidate that turns bad loses it again.
     """
 
     harm_above: tuple[float, ...] = NO_BETS
@@ -198,7 +199,7 @@ def _added(tally: Tally, group: Group, rows: tuple[MirroredRow, ...], rules: Rul
     return dataclasses.replace(
         after,
         is_harmful=tally.is_harmful or harm_e(after, rules) >= 1 / _share(rules),
-        is_safe=tally.is_safe or shown >= 1 / rules.beta,
+        is_safe=shown >= 1 / rules.beta,
     )
 
 

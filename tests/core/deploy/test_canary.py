@@ -7,7 +7,7 @@ import pytest
 
 from clearway.contracts.errors import StaleWriter, Unavailable
 from clearway.contracts.release_document import Outcome, Phase
-from clearway.contracts.rollout import Order, OrderKind
+from clearway.contracts.rollout import Order, OrderKind, StepKind
 from clearway.contracts.verdict import Verdict
 from clearway.deploy.orders import give_order
 from clearway.deploy.reconcile import repair
@@ -15,7 +15,7 @@ from clearway.deploy.rollback import roll_back
 from clearway.deploy.run import deploy
 from clearway.deploy.spec import RollbackInputs
 from clearway.deploy.strategies import begin
-from rollout_kit import PLAN, WATCHED, Killed, Street, spoil
+from rollout_kit import PLAN, SHADOWED, WATCHED, Killed, Street, spoil
 from serving_kit import PRODUCT, InProcessEndpoint, approved, controls_of, make_package
 
 
@@ -344,3 +344,49 @@ def test_a_watch_without_its_driver_gives_the_traffic_back(release, champion, ca
         release(candidate, "r2", **WATCHED)
     armed = endpoint.server.versions.serving.dead_man
     assert armed is not None and armed.stable == champion.digest
+
+
+def test_a_shadowed_candidate_meets_callers_only_after_its_scores_agree(
+    release, champion, candidate, street, document, endpoint
+):
+    unheard = []
+
+    def look():
+        if document().rollout and document().rollout.step.kind is StepKind.MIRROR:
+            unheard.append((endpoint.state().mirror, set(street.answered)))
+
+    street.happenings.update(dict.fromkeys(range(1, 60), look))
+    outputs = release(candidate, "r2", **SHADOWED)
+    assert outputs.verdict is Verdict.PASS, outputs.reason
+    assert len(unheard) >= 2
+    assert {digest for digest, _ in unheard} == {candidate.digest}
+    assert set.union(*(answered for _, answered in unheard)) == {champion.digest}
+    assert endpoint.state().mirror is None
+
+
+@pytest.mark.parametrize(
+    ("bias", "fault", "says"),
+    [(1.5, {}, "all rows: harm shown"), (0.2, {"share_failing": 0.5}, "all rows: harm shown")],
+    ids=["other scores", "failing"],
+)
+def test_a_bad_candidate_is_found_before_any_caller_meets_it(
+    release, champion, env, street, document, endpoint, monkeypatch, bias, fault, says
+):
+    bad = make_package(env, bias)
+    if fault:
+        street.happenings[1] = lambda: spoil(endpoint, monkeypatch, bad.digest, **fault)
+    outputs = release(bad, "r2", **SHADOWED)
+    assert outputs.verdict is Verdict.FAIL
+    assert says in outputs.reason
+    assert set(street.answered) == {champion.digest}
+    assert (endpoint.state().mirror, endpoint.state().weights_pct) == (None, {champion.digest: 100.0})
+
+
+def test_a_mirror_without_traffic_waits_and_asks_like_every_step(release, champion, candidate, street, document):
+    seen = []
+    street.per_s = 0
+    street.happenings[30] = lambda: seen.append(document().rollout.waits_for)
+    outputs = release(candidate, "r2", **SHADOWED)
+    assert outputs.verdict is Verdict.FAIL
+    assert "nobody decided" in outputs.reason
+    assert "too few rows: 0" in seen[0]

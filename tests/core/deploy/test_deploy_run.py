@@ -345,7 +345,7 @@ def test_an_endpoint_ahead_of_a_lost_store_is_a_clear_error(env, endpoint, relea
 
 
 def test_an_endpoint_that_forgets_what_it_is_told_does_not_loop_for_ever(env, endpoint, release, monkeypatch):
-    monkeypatch.setattr(endpoint, "set_weights", lambda weights, *, epoch, dead_man: None)
+    monkeypatch.setattr(endpoint, "set_weights", lambda weights, *, epoch, dead_man, mirror: None)
     with pytest.raises(Unavailable, match="does not keep what it is told"):
         release(make_package(env, 0.1), "r1")
 

@@ -11,13 +11,14 @@ from clearway.contracts.verdict import Verdict
 from clearway.deploy.run import deploy
 from clearway.deploy.strategies import begin
 from clearway.infra.environment import Environment
-from rollout_kit import PLAN, WATCHED, Killed, Street, spoil
+from rollout_kit import PLAN, SHADOWED, WATCHED, Killed, Street, spoil
 from serving_kit import PRODUCT, InProcessEndpoint, approved, controls_of, make_package
 
 STRATEGIES = {
     "canary": {},
     "canary, then watch": WATCHED,
     "all at once, then watch": {**WATCHED, "strategy": ("blue_green", "watch")},
+    "shadow, then canary": SHADOWED,
 }
 # Seconds of callers after which a bad candidate turns bad: it has some by then, at whatever share.
 TURNS_BAD_AFTER = 2

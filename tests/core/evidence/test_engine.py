@@ -172,6 +172,13 @@ def test_what_was_harmless_at_the_first_share_must_be_so_at_the_next(metric: Met
     assert judgement.verdict is Verdict.INCONCLUSIVE
 
 
+def test_a_candidate_that_turns_bad_within_a_share_is_not_cleared_by_its_calm_beginning() -> None:
+    state, judgement = looked(started(), seen(2.0, arm(600), arm(6_000)), min_requests=700)
+    assert state.tallies[0].is_safe and judgement.verdict is Verdict.INCONCLUSIVE
+    _, judgement = looked(state, seen(3.0, arm(780, 12), arm(6_180, 3)), min_requests=700)
+    assert judgement.verdict is Verdict.INCONCLUSIVE
+
+
 def test_squares_that_fall_clear_nobody_any_more() -> None:
     rules = dataclasses.replace(RULES, metrics=(Metric(kind=Kind.SCORE, margin=0.05),))
     state, _ = looked(started(rules), seen(2.0, arm(500), arm(500)), rules)
