@@ -57,10 +57,11 @@ def products_folder() -> Path:
 
 def read_cards(folder: Path) -> list[Card]:
     """Cards of all products below `folder`, by name. Raises: ValueError naming the file that has none."""
-    return [_read(path) for path in sorted(folder.glob("*/product.yaml"))]
+    return [read_card(path) for path in sorted(folder.glob("*/product.yaml"))]
 
 
-def _read(path: Path) -> Card:
+def read_card(path: Path) -> Card:
+    """The card of one product.yaml. Raises: ValueError naming the file."""
     raw = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
     try:
         return Card(

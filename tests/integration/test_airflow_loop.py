@@ -191,12 +191,14 @@ def test_the_pages_show_what_serves_and_what_a_run_found(stack: Any) -> None:
         assert answer.status_code == httpx.codes.NOT_FOUND
     stranger = {"Authorization": "Bearer x"}
     assert httpx.get(f"{stack.url}/clearway/serving", headers=stranger).status_code in {401, 403}
-    orders, form = f"{stack.url}/clearway/rollouts/seattle_rain_release/orders", {"reason": "why", "release_id": "r"}
+    orders = f"{stack.url}/clearway/rollouts/seattle_rain_release/orders"
+    form, own = {"reason": "why", "release_id": "r", "confirmed": "yes"}, {"origin": stack.url}
     for changes, headers, expected in (
-        ({"kind": "abort"}, {}, {httpx.codes.CONFLICT}),  # no rollout is under way
-        ({"kind": "explode"}, {}, {httpx.codes.UNPROCESSABLE_ENTITY}),
+        ({"kind": "abort"}, own, {httpx.codes.CONFLICT}),  # no rollout is under way
+        ({"kind": "explode"}, own, {httpx.codes.UNPROCESSABLE_ENTITY}),
         ({"kind": "abort"}, {"sec-fetch-site": "cross-site"}, {httpx.codes.FORBIDDEN}),
-        ({"kind": "abort"}, stranger, {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}),
+        ({"kind": "abort"}, {}, {httpx.codes.FORBIDDEN}),
+        ({"kind": "abort"}, own | stranger, {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}),
     ):
         assert httpx.post(orders, data=form | changes, headers=headers).status_code in expected
 

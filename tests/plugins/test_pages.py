@@ -2,18 +2,12 @@
 
 import dataclasses
 
-from clearway.contracts import rollout as rollouts
-from clearway.contracts.codec import from_jsonable, to_jsonable
-from clearway.contracts.observed import ArmCounts, Observed
-from clearway.contracts.release_document import HistoryEntry, Outcome, ReleaseDocument, Version, begin_deploy
-from clearway.contracts.verdict import Verdict
-from clearway.deploy import strategies
-from clearway.evidence import engine
-from clearway.product_rollout import Rollout as Settings
+import pages_kit
+from clearway.contracts.release_document import HistoryEntry, Outcome, ReleaseDocument
 from clearway_airflow.ui.pages import Standing, run_page, standings_page
+from pages_kit import CHAMPION
 
 EVIL = '<script>alert("x")</script>'
-CHAMPION = Version(uri="file:///m", digest="a" * 64, release_id="r-2")
 ENTRY = HistoryEntry(
     release_id="r-2", outcome=Outcome.PROMOTED, before="b" * 64, after="a" * 64, at_s=1_700_000_000, reason=EVIL
 )
@@ -34,34 +28,7 @@ def test_the_standing_names_champion_share_and_history() -> None:
 
 def canary() -> ReleaseDocument:
     """A rollout at its second share, with a curve and something to say."""
-    document = begin_deploy(
-        ReleaseDocument(product="flights", champion=CHAMPION),
-        Version(uri="file:///n", digest="c" * 64, release_id="r-3"),
-        epoch=0,
-        rollout=strategies.begin(Settings(strategy="canary")),
-    )
-    assert document.rollout
-    state, errors = engine.State(), 0
-    for look in range(30):
-        errors += look % 3 == 0
-        arms = {digest * 64: counts(100 * look, errors) for digest in "ac"}
-        observed = Observed(server_id="s", at_s=float(look), epoch=0, latency_bounds_s=(0.1,), arms=arms)
-        state = engine.look(
-            from_jsonable(engine.Rules, document.rollout.rules["split"]), state, observed,
-            candidate="c" * 64, control="a" * 64, epoch=0, now_s=float(look), weight_pct=5.0, min_requests=10,
-        ).state  # fmt: skip
-    rollout = rollouts.looked(
-        rollouts.advance(document.rollout), now_s=1.7e9, verdict=Verdict.INCONCLUSIVE, reason=EVIL, num_requests=9,
-        evidence=to_jsonable(state), waits_for=EVIL,
-    )  # fmt: skip
-    return dataclasses.replace(document, rollout=rollout)
-
-
-def counts(num: int, errors: int) -> ArmCounts:
-    return ArmCounts(
-        num_requests=num, num_errors=errors, latencies=(num, 0), num_scores=num, score_sum=0.3 * num,
-        score_square_sum=0.1 * num,
-    )  # fmt: skip
+    return pages_kit.canary(ReleaseDocument(product="flights", champion=CHAMPION), reason=EVIL)
 
 
 def test_a_rollout_shows_plan_evidence_and_forms_and_the_page_looks_again() -> None:
@@ -70,9 +37,9 @@ def test_a_rollout_shows_plan_evidence_and_forms_and_the_page_looks_again() -> N
     assert html.count("<svg") == 2
     assert html.count('action="/clearway/rollouts/flights_release/orders"') == 3
     assert [f'value="{kind}"' in html for kind in ("promote", "abort", "pause", "resume")] == [True, True, True, False]
-    assert 'http-equiv="refresh"' in html
-    assert "<script" not in html
-    assert 'http-equiv="refresh"' not in standings_page([standing()], base="/x")
+    assert html.count("<script") == 1
+    assert 'http-equiv="refresh"' not in html
+    assert "<script" not in standings_page([standing()], base="/x")
 
 
 def test_a_paused_rollout_offers_to_resume() -> None:

@@ -1,13 +1,16 @@
 """Routes of the pages. Each demands the right to read the DAG it speaks of; no address comes from the browser."""
 
-from typing import Annotated, Any
-from urllib.parse import quote
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import quote, urlsplit
 
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.common.db.common import SessionDep
 from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag
 from airflow.models.xcom import XComModel
-from fastapi import Depends, FastAPI, Form, HTTPException, Request
+from fastapi import Depends, FastAPI, Form, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import BaseModel, Field
 from starlette.status import HTTP_303_SEE_OTHER, HTTP_403_FORBIDDEN, HTTP_404_NOT_FOUND, HTTP_409_CONFLICT
@@ -20,13 +23,21 @@ from clearway.infra.endpoint import open_endpoint
 from clearway.infra.environment import Environment
 from clearway.infra.release_store import open_release_store
 from clearway.infra.storage import join, open_storage
-from clearway.product_yaml import find_product, list_products
+from clearway.product_yaml import list_products
+from clearway_airflow.cards import read_card
+from clearway_airflow.ui.looking_again import POLICY
 from clearway_airflow.ui.pages import Standing, run_page, standings_page
 
 PREFIX = "/clearway"
 # A report is made from data, so it may carry scripts of others: in its own origin it can draw, but not act as the user.
 REPORT_HEADERS = {"Content-Security-Policy": "sandbox allow-scripts", "X-Content-Type-Options": "nosniff"}
-PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'"}
+PAGE_HEADERS = {
+    "Content-Security-Policy": f"default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; {POLICY}",
+    "Cache-Control": "no-store",
+}
+PRODUCTS_PER_PAGE = 50
+RELEASE_DAG = "_release"
+STATE_TIMEOUT_S = 2.0  # a page says that the endpoint is silent rather than waiting for it
 _TYPES = {".html": "text/html", ".json": "application/json"}
 _ORDER = (
     "ingest",
@@ -53,31 +64,52 @@ class OrderForm(BaseModel):
     kind: OrderKind
     reason: Annotated[str, Field(min_length=1, max_length=500)]
     release_id: Annotated[str, Field(min_length=1, max_length=250)]
+    confirmed: Literal["yes"]
 
 
 @app.get("/serving", response_class=HTMLResponse)
-def serving(_: MayReadRuns) -> Response:
+def serving(_: MayReadRuns, page: Annotated[int, Query(ge=1, le=10_000)] = 1) -> Response:
     """What serves now, per product."""
     env = Environment.load()
-    standings = [_standing(env, name) for name in list_products(env.products)]
-    return HTMLResponse(standings_page(standings, base=f"{PREFIX}/rollouts"), headers=PAGE_HEADERS)
+    store, weights, titles = open_release_store(env), _weights(env), _titles(env)
+    names = sorted(titles)[(page - 1) * PRODUCTS_PER_PAGE :]
+    standings = [
+        Standing(title=titles[name], document=store.read(name)[0], weights_pct=weights)
+        for name in names[:PRODUCTS_PER_PAGE]
+    ]
+    next_page = f"{PREFIX}/serving?page={page + 1}" if len(names) > PRODUCTS_PER_PAGE else ""
+    html = standings_page(standings, base=f"{PREFIX}/rollouts", next_page=next_page)
+    return HTMLResponse(html, headers=PAGE_HEADERS)
 
 
 @app.post("/rollouts/{dag_id}/orders")
 def order(dag_id: str, body: Annotated[OrderForm, Form()], request: Request, user: GetUserDep, _: MayRun) -> Response:
     """A person orders the rollout under way; back to the page, which shows that it was taken."""
-    if request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
+    if not is_from_own_page(request.headers):
         raise HTTPException(HTTP_403_FORBIDDEN, "orders are taken from Airflow's own pages only")
     env = Environment.load()
-    product = dag_id.removesuffix("_release")
-    if product not in list_products(env.products):
-        raise HTTPException(HTTP_404_NOT_FOUND, f"no product {product!r}")
+    product = dag_id.removesuffix(RELEASE_DAG)
+    # The right to start runs was asked for this very DAG, so no other DAG's name may stand for the product.
+    if not dag_id.endswith(RELEASE_DAG) or product not in list_products(env.products):
+        raise HTTPException(HTTP_404_NOT_FOUND, f"no release DAG {dag_id!r}; allowed: <product>{RELEASE_DAG}")
     given = Order(kind=body.kind, by=user.get_name(), reason=body.reason, at_s=SystemClock().now_s())
     try:
         give_order(open_release_store(env), product, given, release_id=body.release_id)
     except ClearwayError as error:
         raise HTTPException(HTTP_409_CONFLICT, str(error)) from error
     return RedirectResponse(f"{PREFIX}/serving", status_code=HTTP_303_SEE_OTHER)
+
+
+def is_from_own_page(headers: Mapping[str, str]) -> bool:
+    """Whether the browser says that a page of this very host sent the form; a request that does not say is refused.
+
+    Browsers leave Sec-Fetch-Site out on plain HTTP; Origin they send with every form.
+    """
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site is None and origin is None:
+        return False
+    is_same_host = origin is None or urlsplit(origin).netloc == headers.get("host")
+    return site in {None, "same-origin"} and is_same_host
 
 
 @app.get("/runs/{dag_id}/{run_id}", response_class=HTMLResponse)
@@ -109,10 +141,27 @@ def _outputs(session: Any, dag_id: str, run_id: str) -> dict[str, dict[str, Any]
     return {task: value for task, value in values.items() if isinstance(value, dict) and "verdict" in value}
 
 
-def _standing(env: Environment, name: str) -> Standing:
-    document, _ = open_release_store(env).read(name)
+def _weights(env: Environment) -> Mapping[str, float] | None:
+    endpoint = env.endpoint.model_copy(update={"timeout_s": min(env.endpoint.timeout_s, STATE_TIMEOUT_S)})
     try:
-        weights = open_endpoint(env).state().weights_pct
+        return open_endpoint(env.model_copy(update={"endpoint": endpoint})).state().weights_pct
     except Unavailable:
-        weights = None
-    return Standing(title=find_product(env.products, name).spec.title, document=document, weights_pct=weights)
+        return None
+
+
+def _titles(env: Environment) -> dict[str, str]:
+    """Product → title."""
+    return _read_titles(tuple((path, path.stat().st_mtime_ns) for path in sorted(env.products.glob("*/product.yaml"))))
+
+
+@lru_cache(maxsize=4)
+def _read_titles(files: tuple[tuple[Path, int], ...]) -> dict[str, str]:
+    """Reading fifty of them costs more than the rest of the page."""
+    titles = {}
+    for path, _ in files:
+        name = path.parent.name
+        try:
+            titles[name] = read_card(path).title
+        except ValueError as error:
+            titles[name] = f"{name} ({error})"
+    return titles

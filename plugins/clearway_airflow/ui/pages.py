@@ -7,9 +7,7 @@ from typing import Any
 
 from clearway.contracts.release_document import ReleaseDocument
 from clearway_airflow.ui.pieces import code, digest, page, table, time, verdict
-from clearway_airflow.ui.rollout_view import rollout_panel
-
-REFRESH_S = 10  # long enough to write a reason into a form
+from clearway_airflow.ui.rollout_view import order_forms, rollout_panel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,15 +23,16 @@ class Standing:
     weights_pct: Mapping[str, float] | None
 
 
-def standings_page(standings: Sequence[Standing], *, base: str) -> str:
-    """Who serves what, and how it came to that, newest first; loaded again by itself while a rollout is under way.
+def standings_page(standings: Sequence[Standing], *, base: str, next_page: str = "") -> str:
+    """Who serves what, and how it came to that, newest first; it follows a rollout under way by itself.
 
     Args:
         base: address below which orders are taken.
+        next_page: where further products are; "" if these are all.
     """
     body = "".join(_standing(standing, base=base) for standing in standings) or "<p>No product yet.</p>"
-    is_live = any(standing.document.rollout for standing in standings)
-    return page("What serves now", body, refresh_s=REFRESH_S if is_live else 0)
+    more = f'<p><a href="{escape(next_page)}">More products</a></p>' if next_page else ""
+    return page("What serves now", body + more, is_live=any(standing.document.rollout for standing in standings))
 
 
 def run_page(run: str, stages: Sequence[tuple[str, Mapping[str, Any]]], *, base: str) -> str:
@@ -79,8 +78,13 @@ def _standing(standing: Standing, *, base: str) -> str:
         for e in reversed(document.history)
     ]
     history = table(["when (UTC)", "outcome", "release", "before", "after", "why"], past) if past else ""
-    rollout = rollout_panel(document, base=base)
-    return f"<h2>{escape(standing.title)}</h2>{table(['', ''], facts)}{rollout}{history}"
+    name = escape(document.product)
+    return (
+        f"<h2>{escape(standing.title)}</h2>"
+        f'<section id="now-{name}" data-live="now">{table(["", ""], facts)}{rollout_panel(document)}</section>'
+        f'<section id="orders-{name}" data-live="orders">{order_forms(document, base=base)}</section>'
+        f'<section id="past-{name}" data-live="past">{history}</section>'
+    )
 
 
 def _traffic(weights_pct: Mapping[str, float] | None) -> str:

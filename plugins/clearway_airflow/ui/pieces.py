@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from html import escape
 
+from clearway_airflow.ui.looking_again import AGAIN, SCRIPT
+
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 1.5rem 2rem; color: #1d2733; background: #fff; }
 h1 { font-size: 1.3rem; } h2 { font-size: 1.1rem; margin-top: 1.8rem; } h3 { font-size: 1rem; }
@@ -13,19 +15,19 @@ code { font-size: .85em; } .pass { color: #0a7d33; } .fail { color: #b3261e; } .
 .error { color: #b3261e; font-weight: 600; } .quiet, figcaption { color: #51606f; } figure { margin: .6rem 0; }
 figcaption, text { font-size: .8rem; } text { fill: currentColor; } polyline { fill: none; stroke: #2f6fab; }
 .line { stroke-width: 2; } .edge { stroke-opacity: .45; } .bound { stroke: #b3261e; stroke-dasharray: 5 4; }
-details { margin: .3rem 0; } summary { cursor: pointer; }
+details, form p { margin: .3rem 0; } summary { cursor: pointer; }
 @media (prefers-color-scheme: dark) { body { background: #14181d; color: #e3e8ee; } th, .quiet { color: #9fb0c0; }
 th, td { border-color: #2b343d; } a { color: #8ab4f8; } .pass { color: #6fd08c; } .fail, .error { color: #ff8a80; }
 .inconclusive { color: #ffca66; } polyline { stroke: #8ab4f8; } .bound { stroke: #ff8a80; } }
 """
 
 
-def page(title: str, body: str, *, refresh_s: int = 0) -> str:
-    """A whole document. `refresh_s`: loaded again after that many seconds; 0 for never."""
-    again = f'<meta http-equiv="refresh" content="{refresh_s}">' if refresh_s else ""
+def page(title: str, body: str, *, is_live: bool = False) -> str:
+    """A whole document. `is_live`: it follows what happens by itself."""
+    script = f"{AGAIN}<script>{SCRIPT}</script>" if is_live else ""
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8">{again}<title>{escape(title)}</title>'
-        f"<style>{STYLE}</style></head><body><h1>{escape(title)}</h1>{body}</body></html>"
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f"<style>{STYLE}</style></head><body><h1>{escape(title)}</h1>{body}{script}</body></html>"
     )
 
 

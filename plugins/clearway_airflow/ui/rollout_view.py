@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from html import escape
 from math import log10
+from typing import Any
 
 from clearway.contracts.release_document import ReleaseDocument
 from clearway.contracts.rollout import OrderKind, Rollout
@@ -17,12 +18,8 @@ _SAYS = {
 }
 
 
-def rollout_panel(document: ReleaseDocument, *, base: str) -> str:
-    """Everything about the rollout under way; "" if there is none.
-
-    Args:
-        base: address below which `<release DAG>/orders` takes the forms.
-    """
+def rollout_panel(document: ReleaseDocument) -> str:
+    """What there is to know about the rollout under way; "" if there is none."""
     rollout = document.rollout
     if rollout is None or document.release_id is None:
         return ""
@@ -41,26 +38,41 @@ def rollout_panel(document: ReleaseDocument, *, base: str) -> str:
         for r in reversed(rollout.trail)
     ]
     said = table(["when (UTC)", "share", "verdict", "why"], trail) if trail else ""
-    return f"<h3>Rollout</h3>{table(['', ''], facts)}{_curves(rollout)}{said}{_forms(document, rollout, base=base)}"
+    return f"<h3>Rollout</h3>{table(['', ''], facts)}{_curves(rollout)}{said}"
 
 
-def _forms(document: ReleaseDocument, rollout: Rollout, *, base: str) -> str:
+def order_forms(document: ReleaseDocument, *, base: str) -> str:
+    """What a person may order the rollout under way to do; "" if there is none.
+
+    Args:
+        base: address below which `<release DAG>/orders` takes the forms.
+    """
+    rollout = document.rollout
+    if rollout is None or document.release_id is None:
+        return ""
     kinds = [OrderKind.PROMOTE, OrderKind.ABORT, OrderKind.RESUME if rollout.is_paused else OrderKind.PAUSE]
-    action = f"{base}/{document.product}_release/orders"
+    action, release = escape(f"{base}/{document.product}_release/orders"), escape(document.release_id)
     return "".join(
         f"<details><summary>{escape(kind.value.capitalize())} …</summary>"
-        f'<form method="post" action="{escape(action)}"><p>{escape(_SAYS[kind])}.</p>'
+        f'<form method="post" action="{action}"><p>{escape(_SAYS[kind])}.</p>'
         f'<input type="hidden" name="kind" value="{kind.value}">'
-        f'<input type="hidden" name="release_id" value="{escape(str(document.release_id))}">'
-        '<input name="reason" required maxlength="500" placeholder="Why? It is kept in the history." size="48"> '
+        f'<input type="hidden" name="release_id" value="{release}">'
+        '<p><input name="reason" required maxlength="500" placeholder="Why? It is kept in the history." size="48"></p>'
+        '<p><label><input type="checkbox" name="confirmed" value="yes" required> '
+        f"Yes, {kind.value} {code(document.release_id)}</label></p>"
         f"<button>{escape(kind.value.capitalize())}</button></form></details>"
         for kind in kinds
     )
 
 
+def split_evidence(rollout: Rollout) -> dict[str, Any]:
+    """What the judge of shares has stored, or nothing: the one place that knows where it lies."""
+    return dict(rollout.evidence.get("split", {}))
+
+
 def _curves(rollout: Rollout) -> str:
     rules = rollout.rules.get("split", {})
-    points = list(rollout.evidence.get("split", {}).get("curve", ()))
+    points = list(split_evidence(rollout).get("curve", ()))
     if len(points) < 2:  # noqa: PLR2004 - a line needs two
         return ""
     times = [p["at_s"] for p in points]
