@@ -64,11 +64,12 @@ def pages_app() -> Any:
         from airflow.api_fastapi.app import create_auth_manager
         from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
         from airflow.api_fastapi.core_api.security import get_user
+        from airflow.models import import_all_models
         from airflow.models.base import Base
         from airflow.settings import engine as database
-        from airflow.models import import_all_models
-    from clearway_airflow.ui.app import PREFIX, app
     from fastapi import FastAPI
+
+    from clearway_airflow.ui.app import PREFIX, app
 
     import_all_models()
     Base.metadata.create_all(database)  # the auth manager asks it which team a DAG belongs to

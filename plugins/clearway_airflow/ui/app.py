@@ -35,7 +35,7 @@ PAGE_HEADERS = {
     "Content-Security-Policy": f"default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; {POLICY}",
     "Cache-Control": "no-store",
 }
-PRODUCTS_PER_PAGE = 50
+PRODUCTS_PER_PAGE = 20
 RELEASE_DAG = "_release"
 STATE_TIMEOUT_S = 2.0  # a page says that the endpoint is silent rather than waiting for it
 _TYPES = {".html": "text/html", ".json": "application/json"}

@@ -1,7 +1,7 @@
 """The script of a page that follows a rollout: it fetches the page again and puts in what is new.
 
-Forms are left alone while somebody writes into one or has it open, so a typed reason is never lost. Without JavaScript the
-page stays as it is, and has a link that loads it again.
+Forms are left alone while somebody writes into one or has it open, so a typed reason is never lost. Without JavaScript
+the page stays as it is, and has a link that loads it again.
 """
 
 from base64 import b64encode

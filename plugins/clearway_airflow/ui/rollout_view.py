@@ -53,7 +53,7 @@ def order_forms(document: ReleaseDocument, *, base: str) -> str:
     kinds = [OrderKind.PROMOTE, OrderKind.ABORT, OrderKind.RESUME if rollout.is_paused else OrderKind.PAUSE]
     action, release = escape(f"{base}/{document.product}_release/orders"), escape(document.release_id)
     return "".join(
-        f"<details><summary>{escape(kind.value.capitalize())} …</summary>"
+        f'<details data-order="{kind.value}"><summary>{escape(kind.value.capitalize())} …</summary>'
         f'<form method="post" action="{action}"><p>{escape(_SAYS[kind])}.</p>'
         f'<input type="hidden" name="kind" value="{kind.value}">'
         f'<input type="hidden" name="release_id" value="{release}">'
