@@ -1,0 +1,125 @@
+"""The rollout page in a real Chromium: what a person sees of a canary, and what it takes to order it about."""
+
+import dataclasses
+import time
+
+import httpx
+import pytest
+
+import pages_kit
+from browser_kit import find_chromium, open_browser
+from clearway.contracts.release_document import ReleaseDocument
+from clearway.contracts.rollout import Order, OrderKind
+from clearway.contracts.verdict import Verdict
+from clearway.deploy.orders import give_order
+from clearway.infra.environment import Environment
+from clearway.infra.release_store import open_release_store
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+PAUSE = "[data-order=pause]"
+
+
+@pytest.fixture(scope="module")
+def base():
+    find_chromium()
+    with pages_kit.running_pages() as address:
+        yield address
+
+
+@pytest.fixture
+def store(env, monkeypatch):
+    monkeypatch.setenv("CLEARWAY__HOME", str(env.home))
+    monkeypatch.setenv("CLEARWAY__ENDPOINT__URL", "http://127.0.0.1:9")
+    found = open_release_store(Environment.load())
+    champion = ReleaseDocument(product="flights", champion=pages_kit.CHAMPION)
+    found.swap(pages_kit.canary(champion, reason="few requests", at_s=time.time() - 60), expected_version=0)
+    return found
+
+
+@pytest.fixture
+def order(store):
+    return lambda: store.read("flights")[0].rollout.order
+
+
+def test_a_person_sees_the_rollout_and_its_evidence(base, store):
+    with open_browser() as page:
+        page.open(f"{base}/serving")
+        assert page.ask("document.querySelector('h3').textContent") == "Rollout"
+        assert "canary" in page.ask("document.querySelector('#now-flights').innerText")
+        curves = page.ask("[...document.querySelectorAll('svg .line')].map(l => l.points.numberOfItems)")
+        assert len(curves) == 2
+        assert min(curves) >= 20
+        assert page.ask("document.querySelector('svg').getBoundingClientRect().height") > 50
+        assert page.picture().startswith(b"\x89PNG")
+
+
+def test_a_pause_needs_a_reason_and_a_confirmation_and_is_recorded_with_the_name(base, order):
+    with open_browser() as page:
+        page.open(f"{base}/serving")
+        page.click(f"{PAUSE} summary")
+        page.click(f"{PAUSE} button")
+        page.click(f'{PAUSE} input[name="reason"]')
+        page.type("the morning peak first")
+        page.click(f"{PAUSE} button")
+        assert page.ask(f"document.querySelector('{PAUSE} [name=confirmed]').validity.valueMissing")
+        assert page.ask("location.pathname") == "/clearway/serving"
+        assert order() is None, "an order went out that nobody confirmed"
+        page.click(f'{PAUSE} input[name="confirmed"]')
+        page.click(f"{PAUSE} button")
+        page.until(order)
+        page.until(lambda: "pause by Ada, not yet followed" in page.ask("document.body.innerText"))
+    given = order()
+    assert (given.kind, given.by, given.reason) == (OrderKind.PAUSE, pages_kit.PERSON, "the morning peak first")
+
+
+def test_an_order_works_without_javascript(base, order):
+    with open_browser(has_javascript=False) as page:
+        page.open(f"{base}/serving")
+        assert page.ask("document.querySelector('noscript') !== null")
+        page.click(f"{PAUSE} summary")
+        page.click(f'{PAUSE} input[name="reason"]')
+        page.type("by hand")
+        page.click(f'{PAUSE} input[name="confirmed"]')
+        page.click(f"{PAUSE} button")
+        page.until(order)
+    assert order().reason == "by hand"
+
+
+def test_the_page_follows_the_rollout_and_keeps_what_is_being_typed(base, store):
+    with open_browser() as page:
+        page.open(f"{base}/serving")
+        page.click(f"{PAUSE} summary")
+        page.click(f'{PAUSE} input[name="reason"]')
+        page.type("half a sen")
+        given = Order(kind=OrderKind.PROMOTE, by="Bob", reason="ship it", at_s=time.time())
+        give_order(store, "flights", given, release_id="r-3")
+        page.until(lambda: "promote by Bob" in page.ask("document.body.innerText"))
+        assert page.ask(f"document.querySelector('{PAUSE} [name=reason]').value") == "half a sen"
+        page.type("tence")
+        assert page.ask(f"document.querySelector('{PAUSE} [name=reason]').value") == "half a sentence"
+
+
+def test_a_stored_script_is_text_and_would_not_run(base, store):
+    document, version = store.read("flights")
+    evil = dataclasses.replace(document.rollout, waits_for="<script>document.title = 'taken'</script>")
+    store.swap(dataclasses.replace(document, rollout=evil), expected_version=version)
+    with open_browser() as page:
+        page.open(f"{base}/serving")
+        page.ask("document.body.append(Object.assign(document.createElement('script'), {text: 'document.title = 1'}))")
+        assert page.ask("document.title") == "What serves now"
+        assert "document.title = 'taken'" in page.ask("document.body.innerText")
+
+
+def test_another_site_cannot_order(base, store, order):
+    """The same form, sent from a page of another origin: the browser itself says where it comes from."""
+    form = {"kind": "abort", "reason": "x", "release_id": "r-3", "confirmed": "yes"}
+    fields = "".join(f'<input name="{name}" value="{value}">' for name, value in form.items())
+    html = f'<form method="post" action="{base}/rollouts/flights_release/orders">{fields}</form>'
+    with open_browser() as page:
+        page.open(f"data:text/html,{html}")
+        page.ask("document.forms[0].submit()")
+        page.until(lambda: "pages only" in page.ask("document.body.innerText"))
+    assert order() is None
+    assert httpx.get(f"{base}/serving").status_code == httpx.codes.OK
+    assert Verdict.PASS.value not in str(order())
