@@ -256,7 +256,9 @@ class Model:
     def _store(self, world: World, i: int, doc: Doc) -> World:
         actor, kind = world.actors[i], self.design.document
         if kind != "nothing" and actor.doc.epoch != world.doc.epoch:
-            return self._lost(world, i)
+            has_failed = actor.is_answering is False and actor.doc.phase in {"aborting", "rolling_back"}
+            # Others answered where the way back was set: the verb fails, and whoever runs it runs it again.
+            return _with(world, i, Actor()) if has_failed else self._lost(world, i)
         if kind == "version" and not actor.is_fresh:  # a person's order came in between
             if doc.phase == "idle":
                 return _with(world, i, actor._replace(doc=world.doc, is_fresh=True, has_slept=False))

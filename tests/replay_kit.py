@@ -99,12 +99,16 @@ class Gated:
         raise CompareAndSwapFailed("refused")
 
     def load(self, **words: Any) -> None:
-        self._turn.stop()
-        self._real.load(**words)
+        self._tell(self._real.load, **words)
 
     def set_weights(self, weights_pct: dict[str, float], **words: Any) -> None:
+        self._tell(self._real.set_weights, weights_pct, **words)
+
+    def _tell(self, call: Callable[..., None], *values: Any, **words: Any) -> None:
         self._turn.stop()
-        self._real.set_weights(weights_pct, **words)
+        self._is_refused = True
+        call(*values, **words)
+        self._is_refused = False
 
     def examples(self, digest: str) -> Any:
         self._turn.stop()

@@ -38,7 +38,7 @@ MODELS = [
         id="two releases and a rollback", marks=pytest.mark.slow,
     ),
     pytest.param(
-        Model(roles=(A, BAD, C, HEALER), num_expiries=1), 50_000,
+        Model(roles=(A, BAD, C, HEALER), num_expiries=1), 45_000,
         id="three releases", marks=pytest.mark.slow,
     ),
 ]  # fmt: skip
