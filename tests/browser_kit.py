@@ -58,6 +58,10 @@ class Page:
         assert "exceptionDetails" not in answer, (expression, answer["exceptionDetails"])
         return answer["result"].get("value")
 
+    def text(self) -> str:
+        """All that can be read; "" between two pages."""
+        return str(self.ask("document.body ? document.body.innerText : ''"))
+
     def open(self, url: str) -> None:
         """Go there and wait until it is drawn."""
         answer = self.do("Page.navigate", url=url)

@@ -3,14 +3,12 @@
 import dataclasses
 import time
 
-import httpx
 import pytest
 
 import pages_kit
 from browser_kit import find_chromium, open_browser
 from clearway.contracts.release_document import ReleaseDocument
 from clearway.contracts.rollout import Order, OrderKind
-from clearway.contracts.verdict import Verdict
 from clearway.deploy.orders import give_order
 from clearway.infra.environment import Environment
 from clearway.infra.release_store import open_release_store
@@ -68,7 +66,7 @@ def test_a_pause_needs_a_reason_and_a_confirmation_and_is_recorded_with_the_name
         page.click(f'{PAUSE} input[name="confirmed"]')
         page.click(f"{PAUSE} button")
         page.until(order)
-        page.until(lambda: "pause by Ada, not yet followed" in page.ask("document.body.innerText"))
+        page.until(lambda: "pause by Ada, not yet followed" in page.text())
     given = order()
     assert (given.kind, given.by, given.reason) == (OrderKind.PAUSE, pages_kit.PERSON, "the morning peak first")
 
@@ -94,7 +92,7 @@ def test_the_page_follows_the_rollout_and_keeps_what_is_being_typed(base, store)
         page.type("half a sen")
         given = Order(kind=OrderKind.PROMOTE, by="Bob", reason="ship it", at_s=time.time())
         give_order(store, "flights", given, release_id="r-3")
-        page.until(lambda: "promote by Bob" in page.ask("document.body.innerText"))
+        page.until(lambda: "promote by Bob" in page.text())
         assert page.ask(f"document.querySelector('{PAUSE} [name=reason]').value") == "half a sen"
         page.type("tence")
         assert page.ask(f"document.querySelector('{PAUSE} [name=reason]').value") == "half a sentence"
@@ -108,7 +106,7 @@ def test_a_stored_script_is_text_and_would_not_run(base, store):
         page.open(f"{base}/serving")
         page.ask("document.body.append(Object.assign(document.createElement('script'), {text: 'document.title = 1'}))")
         assert page.ask("document.title") == "What serves now"
-        assert "document.title = 'taken'" in page.ask("document.body.innerText")
+        assert "document.title = 'taken'" in page.text()
 
 
 def test_another_site_cannot_order(base, store, order):
@@ -119,7 +117,5 @@ def test_another_site_cannot_order(base, store, order):
     with open_browser() as page:
         page.open(f"data:text/html,{html}")
         page.ask("document.forms[0].submit()")
-        page.until(lambda: "pages only" in page.ask("document.body.innerText"))
+        page.until(lambda: "pages only" in page.text())
     assert order() is None
-    assert httpx.get(f"{base}/serving").status_code == httpx.codes.OK
-    assert Verdict.PASS.value not in str(order())
