@@ -43,6 +43,7 @@ class Turn:
     stopped: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     is_dead: bool = False
     is_over: bool = False
+    is_refused: bool = False
     outputs: Outputs | None = None
     error: BaseException | None = None
 
@@ -78,7 +79,7 @@ class Gated:
     of their own: nothing of the actor's own depends on what happens in between."""
 
     def __init__(self, real: Any, turn: Turn) -> None:
-        self._real, self._turn, self._is_refused = real, turn, False
+        self._real, self._turn = real, turn
 
     def read(self, product: str) -> tuple[ReleaseDocument, int]:
         self._turn.check()
@@ -88,13 +89,13 @@ class Gated:
         self._turn.check()
         takes_lease = document.epoch > self._real.read(document.product)[0].epoch
         is_ending = document.phase is Phase.IDLE
-        if not takes_lease and not self._is_refused:
+        if not takes_lease and not self._turn.is_refused:
             self._turn.stop()
         # An ending that meets a person's order is not written after all: what follows is an effect of its own.
-        self._is_refused = not is_ending or document.epoch < self._real.read(document.product)[0].epoch
+        self._turn.is_refused = not is_ending or document.epoch < self._real.read(document.product)[0].epoch
         with contextlib.suppress(CompareAndSwapFailed):
             version = self._real.swap(document, expected_version=expected_version)
-            self._is_refused = False
+            self._turn.is_refused = False
             return int(version)
         raise CompareAndSwapFailed("refused")
 
@@ -106,9 +107,9 @@ class Gated:
 
     def _tell(self, call: Callable[..., None], *values: Any, **words: Any) -> None:
         self._turn.stop()
-        self._is_refused = True
+        self._turn.is_refused = True
         call(*values, **words)
-        self._is_refused = False
+        self._turn.is_refused = False
 
     def examples(self, digest: str) -> Any:
         self._turn.stop()
