@@ -7,13 +7,14 @@ Shapes: K folds, D days, N rows.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from clearway.contracts.errors import Unmeasurable
-from clearway.evaluate.cheap_models import Floats, Line, Rows, Trees
+from clearway.evaluate.cheap_models import Floats, Line, Rows, Trees, thinned
 from clearway.evaluate.slices import SliceFigures, slice_figures
 from clearway.measures import binary
 from clearway.measures.resample import auc_difference, mean_difference
@@ -88,31 +89,38 @@ def run_folds(
     holdout_days: int,
     num_resamples: int,
     min_slice: tuple[int, int],
+    num_threads: int,
     make_rng: Callable[[str], np.random.Generator],
 ) -> tuple[Fold, ...]:
-    """Fit and judge the two yardsticks on every fold. Raises: Unmeasurable if a fold holds one class only."""
+    """Fit and judge the two yardsticks on every fold, `num_threads` folds at a time.
+
+    Raises: Unmeasurable if a fold holds one class only.
+    """
     length = block_days(rows.days, num_folds=num_folds, holdout_days=holdout_days)
-    found = []
-    for k, (is_train, is_judged) in enumerate(blocks(rows.days, num_folds=num_folds, length=length)):
-        train = rows.take(is_train).thinned(MAX_FOLD_ROWS)
+
+    def one(fold: tuple[int, tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]) -> Fold:
+        k, (is_train, is_judged) = fold
+        # Thinned before it is copied: late in a year most rows would be copied to be thrown away.
+        train = rows.take(thinned(np.flatnonzero(is_train), MAX_FOLD_ROWS))
         judged = rows.take(is_judged)
         scores = {
             "trees": Trees(train, num_trees=FOLD_TREES, num_threads=1).score(judged),
             "line": Line(train).score(judged),
         }
-        found.append(
-            judge_fold(
-                judged,
-                scores,
-                {name: values[is_judged] for name, values in slices.items()},
-                base_rate=float(train.labels.mean()),
-                num_train_rows=len(train),
-                num_resamples=num_resamples,
-                min_slice=min_slice,
-                rng=make_rng(f"fold {k}"),
-            )
+        return judge_fold(
+            judged,
+            scores,
+            {name: values[is_judged] for name, values in slices.items()},
+            base_rate=float(train.labels.mean()),
+            num_train_rows=len(train),
+            num_resamples=num_resamples,
+            min_slice=min_slice,
+            rng=make_rng(f"fold {k}"),
         )
-    return tuple(found)
+
+    # The numbers behind a fold are computed in C with the interpreter free, so threads do share the cores.
+    with ThreadPoolExecutor(num_threads) as pool:
+        return tuple(pool.map(one, enumerate(blocks(rows.days, num_folds=num_folds, length=length))))
 
 
 def judge_fold(

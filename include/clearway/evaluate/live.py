@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,8 +91,11 @@ def golden_check(package: Package, answered: list[float], digest: str) -> Check:
 
 
 @contextlib.contextmanager
-def model_server(env: Environment, *, product: str, clock: Clock) -> Iterator[LocalEndpoint]:
-    """A model server on a free port, stopped on leaving. Raises: Unavailable if it does not come up."""
+def model_server(env: Environment, *, product: str, clock: Clock) -> Iterator[Callable[[], LocalEndpoint]]:
+    """A model server on a free port, stopped on leaving. It starts by itself meanwhile; the call that is yielded waits.
+
+    Raises: that call raises Unavailable if the server does not come up.
+    """
     with tempfile.TemporaryDirectory(prefix="clearway-smoke-") as scratch:
         home, port = Path(scratch), _free_port()
         shutil.copytree(env.home / "keys", home / "keys", ignore=shutil.ignore_patterns("*.key"))
@@ -111,8 +114,12 @@ def model_server(env: Environment, *, product: str, clock: Clock) -> Iterator[Lo
         try:
             token = home / "serving" / "admin.token"
             endpoint = LocalEndpoint(f"http://127.0.0.1:{port}", token_file=token, timeout_s=env.endpoint.timeout_s)
-            _wait_until_up(endpoint, child, log=home / "server.log", clock=clock)
-            yield endpoint
+
+            def ready() -> LocalEndpoint:
+                _wait_until_up(endpoint, child, log=home / "server.log", clock=clock)
+                return endpoint
+
+            yield ready
         finally:
             _stop(child)
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from clearway.contracts.codec import to_jsonable
 from clearway.contracts.errors import Unmeasurable
 from clearway.contracts.manifest import canonical_json, sha256_of
@@ -48,16 +50,21 @@ def produce(
     keys = env.home / "keys"
     candidate = open_package(storage, inputs.model.uri, inputs.model.digest, key_folder=keys)
     serving = open_package(storage, champion.uri, champion.digest, key_folder=keys) if champion else None
-    split = _split(inputs, product=product, storage=storage, layout=layout)
-    LOG.info("judging on %d rows from %s", len(split.holdout), split.holdout_start)
-    with model_server(env, product=product.name, clock=SystemClock()) as endpoint:
+    with model_server(env, product=product.name, clock=SystemClock()) as ready:
+        split = _split(inputs, product=product, storage=storage, layout=layout)
+        LOG.info("judging on %d rows from %s", len(split.holdout), split.holdout_start)
         latency = time_single_rows(candidate)
         operational = [
             latency_check(latency, limit_ms=product.spec.gates.latency_ms),
-            smoke(endpoint, inputs.model, candidate),
+            smoke(ready(), inputs.model, candidate),
         ]
     fault("evaluate.after_smoke")
-    measured = _judged_or_error(split, candidate, serving, operational, product=product.spec, env=env, inputs=inputs)
+    # Matrices here are small: a second BLAS thread waits more than it computes (a fit took 0.3 CPU seconds with one,
+    # 1.4 with two threads, on busy cores far more), and adds in another order, so figures would follow the machine.
+    with threadpool_limits(1, user_api="blas"):
+        measured = _judged_or_error(
+            split, candidate, serving, operational, product=product.spec, env=env, inputs=inputs
+        )
     fault("evaluate.before_write")
     return _write(inputs, measured, latency, case=case, product=product, storage=storage, layout=layout)
 

@@ -59,6 +59,7 @@ def fit_yardsticks(
         holdout_days=product.release.holdout_days,
         num_resamples=gates.num_resamples,
         min_slice=(gates.min_slice_rows, gates.min_slice_positives),
+        num_threads=num_threads,
         make_rng=make_rng,
     )
     margins = derive(folds, confidence=gates.confidence)

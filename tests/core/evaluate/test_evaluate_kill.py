@@ -63,8 +63,8 @@ import time
 from clearway.evaluate.live import model_server
 from clearway.infra.clock import SystemClock
 from clearway.infra.environment import Environment
-with model_server(Environment.load(), product="flights", clock=SystemClock()) as endpoint:
-    print(endpoint._url, flush=True)
+with model_server(Environment.load(), product="flights", clock=SystemClock()) as ready:
+    print(ready()._url, flush=True)
     time.sleep(600)
 """
 

@@ -1,5 +1,8 @@
 """Folds look forward only, use whole days, and refuse too short a past."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -43,7 +46,7 @@ def test_folds_train_on_the_past_of_whole_days_only(
 
 
 def _run(rows: Rows, **changes: int):
-    options = {"num_folds": 2, "holdout_days": 10, "num_resamples": 100, "min_slice": (50, 10)}
+    options = {"num_folds": 2, "holdout_days": 10, "num_resamples": 100, "min_slice": (50, 10), "num_threads": 2}
     slices = {"g": np.where(rows.categorical[:, 0] == 0, "a", "b").astype(object)}
     return run_folds(rows, slices, **(options | changes), make_rng=lambda q: np.random.default_rng(len(q)))
 
@@ -54,6 +57,27 @@ def test_the_same_rows_give_the_same_folds_and_sensible_figures() -> None:
     assert first == second
     assert all(0.7 < f.auc_line < 0.9 and f.gain_nats > 0.05 and 0 < f.logloss_se < 0.05 for f in first)
     assert {s.name for s in first[0].slices} == {"g=a", "g=b"}
+
+
+def test_folds_judged_side_by_side_are_the_folds_judged_in_turn() -> None:
+    rows = _rows()
+    assert _run(rows, num_threads=3, num_folds=3) == _run(rows, num_threads=1, num_folds=3)
+
+
+def test_trees_load_no_scikit_learn_and_leave_it_usable() -> None:
+    code = """
+import sys
+import numpy as np
+from clearway.evaluate.cheap_models import Rows, Trees
+numeric = np.random.default_rng(0).normal(size=(500, 2)).astype(np.float32)
+labels = (numeric[:, 0] > 0).astype(float)
+rows = Rows(numeric=numeric, categorical=np.zeros((500, 1), np.int64), labels=labels, days=np.zeros(500, np.int64))
+assert Trees(rows, num_trees=5, num_threads=1).score(rows)[labels == 1].min() > labels.mean()
+assert "sklearn" not in sys.modules, "scikit-learn was imported"
+import sklearn
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_too_short_a_past_is_refused_with_the_days_needed() -> None:
