@@ -39,8 +39,9 @@ from clearway.serve.refusal import Refusal
 
 log = logging.getLogger("clearway.serve")
 
-# Half a second of imports and the model's own start; thirty times that is no slow machine any more.
-START_TIMEOUT_S = 15.0
+# Half a second of imports, the model's own start, and its check; forty times that is no slow machine any more. An admin
+# client waits 30 s for its answer.
+START_TIMEOUT_S = 20.0
 # The longest a caller waits for a candidate before the champion answers. A request takes milliseconds, the largest tens
 # of them; impatient callers give up after two or three seconds.
 ANSWER_TIMEOUT_S = 1.0

@@ -227,3 +227,11 @@ def test_a_slow_version_delays_its_own_callers_only(serve, is_slow_first):
     asyncio.run(together())
     assert happened == ["quick", "slow"]
     assert slow.scorer.calls == [1]
+
+
+def test_a_model_too_slow_to_be_checked_is_given_no_company(serve, monkeypatch):
+    monkeypatch.setattr("clearway.serve.loaded.MAX_CHECK_S", -1.0)
+    server, (scorer,) = serve(network(1))
+    answers = ask(server, [[row] for row in rows_of(3)])
+    assert [answer.status for answer in answers] == [200] * 3
+    assert scorer.calls == [1] * 3
