@@ -352,7 +352,7 @@ class Nursery:
         return child
 
     def close(self) -> None:
-        """Start no more."""
+        """Start no more, and end what is left: its life is tied to the thread that ends here."""
         self._starter.shutdown()
 
     def _spawn(self, digest: str, theirs: Sequence[socket.socket]) -> "subprocess.Popen[bytes]":

@@ -5,10 +5,12 @@ import shutil
 import pytest
 
 from clearway.contracts.errors import ConfigError, IntegrityError, StaleWriter
+from clearway.infra.endpoint import DeadMan, Mirror
 from clearway.infra.storage import to_path
 from clearway.packaging.package import FILES, MANIFEST, SIGNATURE
 from clearway.serve.local_copy import LocalCopy, SavedState, ensure_token, is_token
-from clearway.serve.versions import Versions
+from clearway.serve.traffic import Traffic
+from clearway.serve.versions import Versions, _stable_of
 from serving_kit import PRODUCT, ROW, expected_score, make_package
 
 
@@ -156,10 +158,44 @@ def test_a_damaged_state_file_stops_the_start_and_says_what_to_do(open_versions,
 
 def test_saved_state_comes_back_in_order(env, folder):
     copy = LocalCopy(folder, key_folder=env.home / "keys")
-    state = SavedState(loaded={"b": "file:///b", "a": "file:///a"}, weights_pct={"z": 10.0, "a": 90.0}, epoch=3)
+    state = SavedState(
+        loaded={"b": "file:///b", "a": "file:///a"},
+        in_process=("a",),
+        weights_pct={"z": 10.0, "a": 90.0},
+        epoch=3,
+        dead_man=DeadMan(stable="a", after_s=2.5),
+        mirror=Mirror(digest="b", columns=("x", "y")),
+        broken={"c": "its process was ended by signal 9"},
+    )
     copy.save(state)
     assert list(copy.read().weights_pct) == ["z", "a"]
     assert copy.read() == state
+
+
+def test_a_state_from_before_there_were_candidates_has_all_versions_in_the_gateway(env, folder):
+    folder.mkdir(parents=True)
+    (folder / "traffic.json").write_text('{"loaded": {"a": "file:///a"}, "weights_pct": [["a", 100.0]], "epoch": 2}')
+    state = LocalCopy(folder, key_folder=env.home / "keys").read()
+    assert state == SavedState(loaded={"a": "file:///a"}, in_process=("a",), weights_pct={"a": 100.0}, epoch=2)
+
+
+@pytest.mark.parametrize(
+    ("weights", "dead_man", "in_process", "stable"),
+    [
+        ({}, "", [], ""),
+        ({"a": 100.0}, "", [], "a"),
+        ({"c": 5.0, "s": 95.0}, "", [], "s"),
+        ({"c": 95.0, "s": 5.0}, "s", [], "s"),
+        ({"c": 95.0, "s": 5.0}, "", ["s"], "s"),
+        ({"c": 95.0, "s": 5.0}, "elsewhere", ["elsewhere"], "c"),
+        ({"c": 50.0, "s": 50.0}, "", [], "s"),
+        ({"c": 0.0, "s": 100.0}, "c", ["c"], "s"),
+    ],
+    ids=str,
+)
+def test_who_answers_for_the_others(weights, dead_man, in_process, stable):
+    armed = DeadMan(stable=dead_man, after_s=1.0) if dead_man else None
+    assert _stable_of(Traffic(weights), armed, in_process) == stable
 
 
 @pytest.mark.parametrize("digest", ["../../etc", "A" * 64, "0" * 63, ""])
