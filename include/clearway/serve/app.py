@@ -6,34 +6,41 @@ import random
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import msgspec
 
 from clearway.contracts.observed import Mirrored, Observed
 from clearway.infra.clock import Clock
+from clearway.serve import v2
 from clearway.serve.answering import Answering, SharedRefusal
 from clearway.serve.counters import GONE, LATENCY_BOUNDS_S, Counters
 from clearway.serve.decode import Request, decode
+from clearway.serve.formats import AS_JSON, Answer, answer_of, reader_of, typed
 from clearway.serve.http import (
     BODY_TIMEOUT_S,
     JSON_TYPE,
     MAX_BODY_BYTES,
+    PAGE_POLICY,
+    SECURITY_HEADERS,
     App,
     Disconnected,
     Headers,
+    Message,
     Receive,
     Scope,
     Send,
-    check_json_type,
     read_body,
     send_bytes,
     send_refusal,
 )
 from clearway.serve.local_copy import is_token
 from clearway.serve.mirror import Mirroring
+from clearway.serve.outcomes import Outcomes, read_outcomes
 from clearway.serve.prediction_log import Entry, PredictionLog
 from clearway.serve.refusal import Refusal
+from clearway.serve.trace import trace_id, traced
 from clearway.serve.traffic import ALL_PCT, sticky_point
 from clearway.serve.versions import Serving, Version, Versions
 
@@ -47,6 +54,10 @@ MAX_IN_FLIGHT = 256  # requests beyond this wait longer than a caller would; the
 _TEXT = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 _METHODS = {
     "/invocations": ("POST",),
+    "/outcomes": ("POST",),
+    "/v2": ("GET", "HEAD"),
+    "/v2/health/live": ("GET", "HEAD"),
+    "/v2/health/ready": ("GET", "HEAD"),
     "/ping": ("GET", "HEAD"),
     "/healthz": ("GET", "HEAD"),
     "/metrics": ("GET", "HEAD"),
@@ -60,12 +71,14 @@ class Limits:
     max_body_bytes: int = MAX_BODY_BYTES
     body_timeout_s: float = BODY_TIMEOUT_S
     max_in_flight: int = MAX_IN_FLIGHT
+    slow_s: float = 1.0  # an answer that took longer is reported in the log
 
 
 class ModelServer:
     """ASGI app of one product.
 
     Args:
+        model: its name in the routes of the Open Inference Protocol.
         token: bearer token of /admin/*.
         make_pages: builds the FastAPI app for /docs, /openapi.json and /admin/*; called in a thread once the server
             answers, because its import costs as much as the rest of the start.
@@ -78,6 +91,7 @@ class ModelServer:
         versions: Versions,
         prediction_log: PredictionLog,
         clock: Clock,
+        model: str,
         token: str,
         make_pages: "Callable[[ModelServer], App]",
         limits: Limits,
@@ -86,8 +100,17 @@ class ModelServer:
         self.versions, self.prediction_log, self.counters = versions, prediction_log, Counters()
         self._clock, self._token, self._limits, self._random = clock, token, limits, random_source
         self._make_pages = make_pages
+        self._outcomes = Outcomes(self.counters)
+        self._model_path, self._model = f"/v2/models/{model}", model
+        self._ready_paths = frozenset(("/ping", "/v2/health/ready", f"{self._model_path}/ready"))
+        self._methods = _METHODS | {
+            self._model_path: ("GET", "HEAD"),
+            f"{self._model_path}/ready": ("GET", "HEAD"),
+            f"{self._model_path}/infer": ("POST",),
+        }
         self._making_pages: asyncio.Future[App] | None = None
         self._answering = Answering()
+        self._decoding = ThreadPoolExecutor(max_workers=2, thread_name_prefix="decode")
         self._num_in_flight = 0
         self._id_prefix, self._id_count = uuid.uuid4().hex[:12], 0
         self.mirroring = Mirroring(process_id=self._id_prefix, ask=self._answering.ask_unheard)
@@ -97,7 +120,11 @@ class ModelServer:
             path, method = scope["path"], scope["method"]
             if path == "/invocations" and method == "POST":
                 await self._invocations(scope, receive, send)
-            elif path in _METHODS:
+            elif method == "POST" and path == f"{self._model_path}/infer":
+                await self._invocations(scope, receive, send, is_v2=True)
+            elif method == "POST" and path == "/outcomes":
+                await self._count_outcomes(scope, receive, send)
+            elif path in self._methods:
                 await self._plain(path, method, send)
             else:
                 await self._other(scope, receive, send)
@@ -106,35 +133,38 @@ class ModelServer:
         else:
             await self._lifespan(receive, send)
 
-    async def _invocations(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _invocations(self, scope: Scope, receive: Receive, send: Send, *, is_v2: bool = False) -> None:
         began = time.perf_counter()
         headers = dict(scope["headers"])
         is_probe = b"x-clearway-probe" in headers
         status, digest, chosen, scores = CRASHED, "", "", list[float]()  # until an answer went out
         is_callers_fault = False
+        trace = traced(headers[b"traceparent"]) if b"traceparent" in headers else b""
         self._num_in_flight += 1
         try:
             if self._num_in_flight > self._limits.max_in_flight:
                 raise Refusal(503, "overloaded", "the server is at its limit of requests; retry after a second")
-            request = await self._read(headers, receive)
+            request, answer = await self._read(headers, receive, is_v2=is_v2)
             serving = self.versions.serving
             version = self._choose(serving, headers)
             digest = chosen = version.digest
+            if request.is_text:
+                request = typed(request, version.package.encoder)
             if digest == serving.stable:
                 scores = await self._answering.score(version, request.rows)
             else:
                 scores, digest = await self._answering.score_safely(serving, version, request.rows)
-            request_id = self._request_id(headers)
+            request_id = self._request_id(headers, trace)
             if not is_probe:
                 self._log(request_id, request, scores, digest, serving.epoch)
-            await send_bytes(send, 200, _answer(scores, digest), self._headers(request_id, digest))
+            await send_bytes(send, 200, answer.write(scores, digest), _headers(answer, request_id, digest, trace))
             status = 200
             if serving.mirror is not None and not is_probe:
                 self._offer_copy(serving, request, scores, digest, chosen)
         except Refusal as refusal:
             status, scores = refusal.status, []
             is_callers_fault = refusal.code == "bad_value" or isinstance(refusal, SharedRefusal)
-            await send_refusal(send, refusal, [(b"retry-after", b"1")] if status == OVERLOADED else None)
+            await _refuse(send, refusal, trace, is_v2=is_v2)
         except Disconnected:
             status, scores = GONE, []
         finally:
@@ -149,12 +179,38 @@ class ModelServer:
                 instead_of=chosen if chosen != digest else "",
                 is_callers_fault=is_callers_fault,
             )
+            if took_s > self._limits.slow_s:
+                extra = {"status": status, "seconds": round(took_s, 3), "model_digest": digest}
+                log.info("slow answer", extra=extra | {"trace_id": trace_id(trace)})
 
-    async def _read(self, headers: dict[bytes, bytes], receive: Receive) -> Request:
-        check_json_type(headers)
+    async def _read(self, headers: dict[bytes, bytes], receive: Receive, *, is_v2: bool) -> tuple[Request, Answer]:
         limits = self._limits
+        if is_v2:
+            read = v2.reader_of(headers, model=self._model)
+            data = await read_body(receive, headers, max_bytes=limits.max_body_bytes, timeout_s=limits.body_timeout_s)
+            return await asyncio.get_running_loop().run_in_executor(self._decoding, read, data)
+        answer = answer_of(headers[b"accept"]) if b"accept" in headers else AS_JSON
+        decode_body = reader_of(headers)
         data = await read_body(receive, headers, max_bytes=limits.max_body_bytes, timeout_s=limits.body_timeout_s)
-        return decode(data)
+        if decode_body is decode:
+            return decode(data), answer
+        return await asyncio.get_running_loop().run_in_executor(self._decoding, decode_body, data), answer
+
+    async def _count_outcomes(self, scope: Scope, receive: Receive, send: Send) -> None:
+        limits, headers = self._limits, dict(scope["headers"])
+        try:
+            if reader_of(headers) is not decode:
+                raise Refusal(415, "bad_content_type", "the content type is not taken; allowed: application/json")
+            data = await read_body(receive, headers, max_bytes=limits.max_body_bytes, timeout_s=limits.body_timeout_s)
+            found = await asyncio.get_running_loop().run_in_executor(self._decoding, read_outcomes, data)
+            num_new = self._outcomes.count(found, loaded=self.versions.serving.loaded)
+        except Refusal as refusal:
+            await send_refusal(send, refusal)
+        except Disconnected:
+            return
+        else:
+            body = msgspec.json.encode({"num_counted": num_new, "num_repeated": len(found) - num_new})
+            await send_bytes(send, 200, body, [JSON_TYPE])
 
     def _choose(self, serving: Serving, headers: dict[bytes, bytes]) -> Version:
         traffic = serving.traffic
@@ -171,10 +227,12 @@ class ModelServer:
         if candidate is not None and serving.mirror is not None and digest == chosen == serving.stable:
             self.mirroring.offer(serving.mirror, candidate, digest, request.rows, scores)
 
-    def _request_id(self, headers: dict[bytes, bytes]) -> str:
+    def _request_id(self, headers: dict[bytes, bytes], trace: bytes) -> str:
         given = headers.get(b"x-request-id", b"")
         if given and len(given) <= MAX_REQUEST_ID and given.replace(b"-", b"").isalnum():
             return given.decode("ascii")
+        if trace:
+            return trace_id(trace)  # so that the prediction log can be joined with the caller's traces
         self._id_count += 1
         return f"{self._id_prefix}-{self._id_count}"
 
@@ -192,20 +250,23 @@ class ModelServer:
             )
         )
 
-    @staticmethod
-    def _headers(request_id: str, digest: str) -> Headers:
-        return [JSON_TYPE, (b"x-clearway-model-digest", digest.encode()), (b"x-request-id", request_id.encode())]
-
     async def _plain(self, path: str, method: str, send: Send) -> None:
-        if method not in _METHODS[path]:
-            allow = ", ".join(_METHODS[path])
+        if method not in self._methods[path]:
+            allow = ", ".join(self._methods[path])
             refusal = Refusal(405, "method_not_allowed", f"{path} does not take that method; allowed: {allow}")
             await send_refusal(send, refusal, [(b"allow", allow.encode())])
             return
         status, body, kind = 200, b"{}", JSON_TYPE
         if path == "/metrics":
             body, kind = self._metrics(), _TEXT
-        elif path == "/ping" and self.versions.serving.traffic.is_empty:
+        elif path == "/v2":
+            body = v2.describe_server()
+        elif path == self._model_path:
+            try:
+                body = v2.describe_model(self._model, self.versions.serving)
+            except Refusal as refusal:
+                status, body = refusal.status, v2.refusal_body(refusal)
+        elif path in self._ready_paths and self.versions.serving.traffic.is_empty:
             status, body = 503, b'{"error":{"code":"no_model","message":"no model takes traffic yet"}}'
         await send_bytes(send, status, body, [kind], is_head=method == "HEAD")
 
@@ -264,7 +325,7 @@ class ModelServer:
         except Disconnected:
             return
         pages = await self._pages()
-        await pages(scope, _replay(data, receive), send)
+        await pages(scope, _replay(data, receive), _guarded(send, is_page=scope["path"] == "/docs"))
 
     async def _pages(self) -> App:
         if self._making_pages is None:
@@ -282,6 +343,7 @@ class ModelServer:
         await asyncio.to_thread(self.prediction_log.close)
         await asyncio.to_thread(self.versions.close)
         self._answering.close()
+        self._decoding.shutdown()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _watch_controller(self) -> None:
@@ -294,8 +356,34 @@ class ModelServer:
                     log.exception("traffic could not be given back, it is tried again")
 
 
-def _answer(scores: list[float], digest: str) -> bytes:
-    return msgspec.json.encode({"predictions": scores, "model_digest": digest})
+def _headers(answer: Answer, request_id: str, digest: str, trace: bytes) -> Headers:
+    kind, named = (b"content-type", answer.content_type), (b"x-request-id", request_id.encode())
+    headers = [kind, (b"x-clearway-model-digest", digest.encode()), named]
+    return [*headers, (b"traceparent", trace)] if trace else headers
+
+
+async def _refuse(send: Send, refusal: Refusal, trace: bytes, *, is_v2: bool) -> None:
+    headers = [(b"retry-after", b"1")] if refusal.status == OVERLOADED else []
+    if trace:
+        headers.append((b"traceparent", trace))
+    if log.isEnabledFor(logging.DEBUG):
+        log.debug("refused", extra={"status": refusal.status, "code": refusal.code, "trace_id": trace_id(trace)})
+    if is_v2:
+        await send_bytes(send, refusal.status, v2.refusal_body(refusal), [JSON_TYPE, *headers])
+    else:
+        await send_refusal(send, refusal, headers)
+
+
+def _guarded(send: Send, *, is_page: bool) -> Send:
+    """`send` for pages of the FastAPI app, with the headers that every answer of this server has."""
+    extra = [*SECURITY_HEADERS, *([PAGE_POLICY] if is_page else [])]
+
+    async def with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), *extra]}
+        await send(message)
+
+    return with_headers
 
 
 def _replay(data: bytes, receive: Receive) -> Receive:

@@ -22,9 +22,12 @@ class Arm:
     __slots__ = (
         "buckets",
         "num_errors",
+        "num_outcomes",
         "num_requests",
         "num_rows",
         "num_scores",
+        "outcome_square_sum",
+        "outcome_sum",
         "score_square_sum",
         "score_sum",
         "sum_s",
@@ -33,6 +36,7 @@ class Arm:
     def __init__(self) -> None:
         self.num_requests = self.num_errors = self.num_scores = self.num_rows = 0
         self.score_sum = self.score_square_sum = self.sum_s = 0.0
+        self.num_outcomes, self.outcome_sum, self.outcome_square_sum = 0, 0.0, 0.0
         self.buckets = [0] * (len(LATENCY_BOUNDS_S) + 1)
 
     def counts(self) -> ArmCounts:
@@ -44,6 +48,9 @@ class Arm:
             num_scores=self.num_scores,
             score_sum=self.score_sum,
             score_square_sum=self.score_square_sum,
+            num_outcomes=self.num_outcomes,
+            outcome_sum=self.outcome_sum,
+            outcome_square_sum=self.outcome_square_sum,
         )
 
 
@@ -100,6 +107,13 @@ class Counters:
         if arm is None:
             arm = self.arms[digest] = Arm()
         return arm
+
+    def count_outcome(self, digest: str, value: float) -> None:
+        """What became of one answer, 0 to 1."""
+        arm = self._arm(digest)
+        arm.num_outcomes += 1
+        arm.outcome_sum += value
+        arm.outcome_square_sum += value * value
 
     def render(
         self, *, gauges: Mapping[str, float], totals: Mapping[str, float], weights: Mapping[str, float]

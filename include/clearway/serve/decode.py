@@ -39,12 +39,16 @@ class _Body(msgspec.Struct, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """Rows to score and what the prediction log should keep of them; lists are as long as `rows`, or None."""
+    """Rows to score and what the prediction log should keep of them; lists are as long as `rows`, or None.
+
+    `is_text`: numbers are still texts, as in CSV; only the model knows which columns are numbers (`formats.typed`).
+    """
 
     rows: list[Row]
-    keys: list[str] | None
-    event_times: list[datetime] | None
-    batch_id: str | None
+    keys: list[str] | None = None
+    event_times: list[datetime] | None = None
+    batch_id: str | None = None
+    is_text: bool = False
 
 
 _decode = msgspec.json.Decoder(_Body).decode
@@ -59,10 +63,10 @@ def decode(data: bytes) -> Request:
     rows, num_pairs = _rows(body)
     # Each name-value pair brings at least one colon; more colons than pairs means colons in texts, or a name twice.
     if data.count(b":") != num_pairs + _num_fields(body):
-        _parse_slowly(data)
+        parse_strictly(data)
     _check_lengths(body, len(rows))
     return Request(
-        rows=rows, keys=body.keys, event_times=_instants(body.event_times), batch_id=_batch_id(body.batch_id)
+        rows=rows, keys=body.keys, event_times=_instants(body.event_times), batch_id=batch_id_of(body.batch_id)
     )
 
 
@@ -70,11 +74,11 @@ def _rows(body: _Body) -> tuple[list[Row], int]:
     if (body.instances is None) == (body.dataframe_split is None):
         raise Refusal(422, "bad_body", 'the body needs exactly one of "instances" or "dataframe_split"')
     if body.instances is not None:
-        _check_num_rows(len(body.instances))
+        check_num_rows(len(body.instances))
         return body.instances, sum(map(len, body.instances))
     split = body.dataframe_split
     assert split is not None
-    _check_num_rows(len(split.data))
+    check_num_rows(len(split.data))
     columns, width = split.columns, len(split.columns)
     if len(set(columns)) != width:
         twice = next(c for c in columns if columns.count(c) > 1)
@@ -92,7 +96,8 @@ def _num_fields(body: _Body) -> int:
     return sum(getattr(body, name) is not None for name in _FIELDS)
 
 
-def _check_num_rows(num_rows: int) -> None:
+def check_num_rows(num_rows: int) -> None:
+    """Raises: Refusal 422 for none, 413 for too many."""
     if num_rows == 0:
         raise Refusal(422, "no_rows", "the body has no rows; send at least one")
     if num_rows > MAX_ROWS:
@@ -123,7 +128,8 @@ def _instants(texts: list[str] | None) -> list[datetime] | None:
     return found
 
 
-def _batch_id(text: str | None) -> str | None:
+def batch_id_of(text: str | None) -> str | None:
+    """The batch a caller named. Raises: Refusal 422 for a name that is no plain file name."""
     if text is not None and not _BATCH_ID.fullmatch(text):
         raise Refusal(422, "bad_batch_id", f"batch_id is {shown(text)}; allowed: 1 to 64 letters, digits, '-' or '_'")
     return text
@@ -131,7 +137,7 @@ def _batch_id(text: str | None) -> str | None:
 
 def _explain(data: bytes, error: Exception) -> NoReturn:
     """Raise the most precise refusal for a body that the typed decode did not take."""
-    parsed = _parse_slowly(data)
+    parsed = parse_strictly(data)
     if not isinstance(parsed, dict):
         raise Refusal(422, "bad_body", f"the body is {_kind(parsed)}; allowed: an object with {_FIELDS}") from error
     unknown = sorted(set(parsed) - set(_FIELDS))
@@ -157,7 +163,7 @@ def _explain_row(index: int, row: Any) -> None:
             raise Refusal(400, "bad_encoding", f"{where}: the text has half a surrogate pair; send whole characters")
 
 
-def _parse_slowly(data: bytes) -> Any:
+def parse_strictly(data: bytes) -> Any:
     """Plain JSON with exact reasons: NaN and Infinity, duplicate names, surrogates, depth, encoding."""
     try:
         text = data.decode("utf-8")

@@ -18,7 +18,12 @@ Headers = list[tuple[bytes, bytes]]
 MAX_BODY_BYTES = 1 << 20  # 1,000 rows of 40 columns with 25 bytes each
 BODY_TIMEOUT_S = 10.0  # a body that takes longer is a slow client holding a slot
 JSON_TYPE = (b"content-type", b"application/json")
-_SECURITY = (b"x-content-type-options", b"nosniff")
+SECURITY_HEADERS: Headers = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+    (b"referrer-policy", b"no-referrer"),
+]
+PAGE_POLICY = (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
 # The rest of a refused body is not worth reading; the connection ends with the answer.
 _STATUS_THAT_CLOSES = frozenset((408, 413, 503))
 
@@ -73,7 +78,7 @@ def _too_large(max_bytes: int) -> Refusal:
 
 async def send_bytes(send: Send, status: int, body: bytes, headers: Headers, *, is_head: bool = False) -> None:
     """One whole answer; HEAD gets the headers of what GET would send."""
-    all_headers = [*headers, _SECURITY, (b"content-length", str(len(body)).encode())]
+    all_headers = [*headers, *SECURITY_HEADERS, (b"content-length", str(len(body)).encode())]
     if status in _STATUS_THAT_CLOSES:
         all_headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": status, "headers": all_headers})
@@ -81,16 +86,6 @@ async def send_bytes(send: Send, status: int, body: bytes, headers: Headers, *, 
 
 
 async def send_refusal(send: Send, refusal: Refusal, headers: Headers | None = None) -> None:
-    """The one form of every error: {"error": {"code": …, "message": …}}."""
+    """The one form of every error outside the V2 routes: {"error": {"code": …, "message": …}}."""
     body = msgspec.json.encode({"error": {"code": refusal.code, "message": refusal.message}})
     await send_bytes(send, refusal.status, body, [JSON_TYPE, *(headers or [])])
-
-
-def check_json_type(headers: dict[bytes, bytes]) -> None:
-    """Raises: Refusal 415 unless the body is plain JSON in UTF-8."""
-    kind, _, parameters = headers.get(b"content-type", b"").partition(b";")
-    charset = parameters.strip().lower().replace(b'"', b"")
-    if kind.strip().lower() != b"application/json" or charset not in {b"", b"charset=utf-8"}:
-        raise Refusal(415, "bad_content_type", "the content type is not taken; allowed: application/json in UTF-8")
-    if headers.get(b"content-encoding", b"identity") != b"identity":
-        raise Refusal(415, "bad_content_encoding", "compressed bodies are not taken; send plain JSON")

@@ -172,7 +172,7 @@ def test_a_row_the_model_does_not_take_is_422_naming_row_and_field(live, row, fi
     "headers",
     [
         [],
-        [(b"content-type", b"text/csv")],
+        [(b"content-type", b"text/plain")],
         [(b"content-type", b"application/json; charset=latin-1")],
         [(b"content-type", b"application/jsonx")],
         [(b"content-type", b"multipart/form-data; boundary=x")],
@@ -233,6 +233,93 @@ def test_a_client_that_leaves_is_no_error(live):
 
     asyncio.run(leave())
     assert any('code="499"' in labels for labels in metric(live, "clearway_serve_requests_total"))
+
+
+TRACE = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def test_a_valid_trace_is_echoed_and_names_the_request(live):
+    answer = call(live, "POST", "/invocations", body_of(ROW), headers=[*JSON_HEADERS, (b"traceparent", TRACE)])
+    assert answer.headers["traceparent"] == TRACE.decode()
+    assert answer.headers["x-request-id"] == "0af7651916cd43dd8448eb211c80319c"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [b"", b"ff" + TRACE[2:], TRACE.upper(), TRACE + b"-x", TRACE.replace(b"b7ad6b7169203331", b"0" * 16), b"\xff" * 55],
+)
+def test_a_broken_trace_is_replaced_by_a_new_one(live, given):
+    answer = call(live, "POST", "/invocations", body_of(ROW), headers=[*JSON_HEADERS, (b"traceparent", given)])
+    found = answer.headers["traceparent"]
+    assert len(found) == len(TRACE)
+    assert found.encode() != given
+    assert found[3:35] != TRACE[3:35].decode()
+
+
+def test_a_request_without_a_trace_gets_none(live):
+    assert "traceparent" not in call(live, "POST", "/invocations", body_of(ROW)).headers
+
+
+def test_a_refusal_and_a_slow_answer_are_logged_with_their_trace(limited, caplog):
+    headers = [*JSON_HEADERS, (b"traceparent", TRACE)]
+    with caplog.at_level("DEBUG", logger="clearway.serve"):
+        assert call(limited(slow_s=0.0), "POST", "/invocations", b"{", headers=headers).status == 400
+    found = {record.message: record for record in caplog.records}
+    assert found["refused"].trace_id == found["slow answer"].trace_id == "0af7651916cd43dd8448eb211c80319c"
+    assert (found["refused"].code, found["slow answer"].status) == ("bad_json", 400)
+
+
+@pytest.mark.parametrize("path", ["/ping", "/invocations", "/docs", "/openapi.json", "/nothing", "/v2", "/admin/state"])
+def test_every_answer_has_the_security_headers(live, path):
+    headers = call(live, "GET", path).headers
+    wanted = {"x-content-type-options": "nosniff", "cache-control": "no-store", "referrer-policy": "no-referrer"}
+    assert {name: headers.get(name) for name in wanted} == wanted
+    assert ("content-security-policy" in headers) is (path == "/docs")
+    assert "server" not in headers
+
+
+def outcome(ref, key, value, **fields):
+    return {"key": key, "model_digest": ref.digest, "value": value, **fields}
+
+
+def report(app, *outcomes):
+    return call(app, "POST", "/outcomes", json.dumps({"outcomes": outcomes}).encode())
+
+
+def test_an_outcome_counts_once_for_the_version_that_answered(env, app, endpoint):
+    ref = make_package(env, 0.3)
+    endpoint.load(uri=ref.uri, digest=ref.digest, epoch=1)
+    endpoint.set_weights({ref.digest: 100.0}, epoch=1)
+    assert report(app, outcome(ref, "a", 1), outcome(ref, "b", 0.5)).json == {"num_counted": 2, "num_repeated": 0}
+    assert report(app, outcome(ref, "a", 0), outcome(ref, "a", 0, request_id="r")).json == {
+        "num_counted": 1,
+        "num_repeated": 1,
+    }
+    arm = endpoint.observe(epoch=1).arms[ref.digest]
+    assert (arm.num_outcomes, arm.outcome_sum, arm.outcome_square_sum) == (3, 1.5, 1.25)
+
+
+def test_outcomes_that_cannot_be_are_refused_and_none_of_the_body_counts(shared):
+    _, endpoint, ref = shared
+    before = endpoint.observe(epoch=1).arms
+    good = outcome(ref, "new", 1)
+    bad = [
+        outcome(ref, "x", 1.5),
+        outcome(ref, "x", -0.1),
+        outcome(ref, "", 1),
+        outcome(ref, "x" * 201, 1),
+        outcome(ref, "x", True),
+        outcome(ref, "x", "1"),
+        outcome(ref, "x", 1, extra=1),
+        {"key": "x", "model_digest": "0" * 64, "value": 1},
+        {"key": "x", "model_digest": "../x", "value": 1},
+    ]
+    for one in bad:
+        assert report(endpoint.server, good, one).status == 422, one
+    assert report(endpoint.server, *[good] * 1001).status == 413
+    assert call(endpoint.server, "POST", "/outcomes", b'{"outcomes":[NaN]}').status == 400
+    assert call(endpoint.server, "POST", "/outcomes", b"x", headers=[(b"content-type", b"text/csv")]).status == 415
+    assert endpoint.observe(epoch=1).arms == before
 
 
 def test_a_split_honours_shares_and_sticky_keys(env, app, endpoint):
