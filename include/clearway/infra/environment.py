@@ -69,6 +69,31 @@ class Endpoint(Section):
     timeout_s: float = pydantic.Field(30.0, gt=0)
 
 
+class Serving(Section):
+    """What the model server asks of callers. `jwt` wants public keys in `keys` (empty = <home>/serving/jwt).
+
+    `rate_per_s`, `admin_port`, `origins`: 0 or empty is off; origins are separated by blanks.
+    """
+
+    callers: Literal["open", "jwt"] = "open"
+    admins: Literal["token", "jwt"] = "token"
+    keys: str = ""
+    issuer: str = "clearway"
+    caller_audience: str = pydantic.Field("clearway-callers", min_length=1)
+    admin_audience: str = pydantic.Field("clearway-admin", min_length=1)
+    admin_port: int = pydantic.Field(0, ge=0, lt=65536)
+    rate_per_s: float = pydantic.Field(0.0, ge=0, le=1e6)
+    burst: int = pydantic.Field(100, ge=1)
+    origins: str = ""
+    slow_s: float = pydantic.Field(1.0, gt=0)
+
+    @pydantic.model_validator(mode="after")
+    def _audiences_differ(self) -> "Serving":
+        if self.caller_audience == self.admin_audience:
+            raise ValueError("caller_audience and admin_audience must differ, or a caller could make admin calls")
+        return self
+
+
 class ReleaseStore(Section):
     """SQLAlchemy URL of the release documents; empty = SQLite below home."""
 
@@ -94,6 +119,7 @@ class Environment(Section):
     jobs: Jobs = Jobs()
     tracking: Tracking = Tracking()
     endpoint: Endpoint = Endpoint()
+    serving: Serving = Serving()
     release_store: ReleaseStore = ReleaseStore()
     approve: Approve = Approve()
 

@@ -87,16 +87,18 @@ class _Server(uvicorn.Server):
 
 def serve(env: Environment, *, product: str, host: str, port: int) -> None:
     """Serve until SIGTERM. Raises: ConfigError (product already served here, port taken, token readable by others)."""
-    folder = env.home / "serving" / product
-    with _only_one(folder), _bound(host, port) as bound:
+    folder, admin_port = env.home / "serving" / product, env.serving.admin_port
+    with _only_one(folder), _bound(host, port) as bound, contextlib.ExitStack() as more:
+        sockets = [bound, *([more.enter_context(_bound("127.0.0.1", admin_port))] if admin_port else [])]
         server = make_server(env, product=product)
+        app = guarded(server, env)
         server.versions.restore()
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked at by every collection
         serving = server.versions.serving
         extra = {"url": f"http://{host}:{port}", "product": product, "weights_pct": serving.traffic.weights_pct}
         log.info("model server is ready", extra=extra)
-        _Server(_config(server)).run(sockets=[bound])
+        _Server(_config(app)).run(sockets=sockets)
     log.info("model server has drained", extra={"product": product})
 
 
@@ -112,9 +114,34 @@ def make_server(env: Environment, *, product: str, limits: Limits | None = None,
         model=product,
         token=ensure_token(env.admin_token_file),
         make_pages=_make_pages,
-        limits=limits or Limits(),
+        limits=limits or Limits(slow_s=env.serving.slow_s),
         random_source=random.Random(),  # noqa: S311 - splits traffic, guards nothing
     )
+
+
+def guarded(server: ModelServer, env: Environment) -> App:
+    """The app behind the gate that settings ask for, if any. Raises: ConfigError for keys that cannot be used."""
+    settings = env.serving
+    wants_tokens = "jwt" in {settings.callers, settings.admins}
+    if not (wants_tokens or settings.admin_port or settings.rate_per_s or settings.origins):
+        return server
+    from clearway.serve.gate import Budgets, Gate, Rules  # noqa: PLC0415 - only where asked for
+    from clearway.serve.tokens import Verifier, read_keys  # noqa: PLC0415 - as above
+
+    keys = read_keys(Path(settings.keys) if settings.keys else env.home / "serving" / "jwt") if wants_tokens else ()
+
+    def verifier(audience: str, *, is_single_use: bool) -> Verifier:
+        return Verifier(keys=keys, issuer=settings.issuer, audience=audience, is_single_use=is_single_use)
+
+    rules = Rules(
+        callers=verifier(settings.caller_audience, is_single_use=False) if settings.callers == "jwt" else None,
+        admins=verifier(settings.admin_audience, is_single_use=True) if settings.admins == "jwt" else None,
+        admin_token=ensure_token(env.admin_token_file),
+        admin_port=settings.admin_port,
+        budgets=Budgets(rate_per_s=settings.rate_per_s, burst=settings.burst) if settings.rate_per_s else None,
+        origins=frozenset(settings.origins.encode().split()),
+    )
+    return Gate(server, rules)
 
 
 def _make_pages(server: ModelServer) -> App:
@@ -123,9 +150,9 @@ def _make_pages(server: ModelServer) -> App:
     return make_pages(server)
 
 
-def _config(server: ModelServer) -> uvicorn.Config:
+def _config(app: App) -> uvicorn.Config:
     return uvicorn.Config(
-        server,
+        app,
         loop="uvloop",
         http=_TimedProtocol,
         ws="none",
