@@ -179,6 +179,18 @@ def parse_strictly(data: bytes) -> Any:
     return parsed
 
 
+def parse_whole(data: bytes) -> Any:
+    """`parse_strictly`, and every text in it can be written as UTF-8. Raises: Refusal 400."""
+    parsed = parse_strictly(data)
+    if b"\\u" in data:
+        try:
+            json.dumps(parsed, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            text = "a text in the body has half a surrogate pair; send whole characters"
+            raise Refusal(400, "bad_encoding", text) from error
+    return parsed
+
+
 def _check_depth(text: str) -> None:
     """A bound on nesting before the recursive parser runs; brackets inside texts only make it stricter on nonsense."""
     depth = deepest = 0

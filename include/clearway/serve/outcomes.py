@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 
 from clearway.serve.counters import Counters
-from clearway.serve.decode import MAX_KEY_LENGTH, MAX_ROWS, parse_strictly
+from clearway.serve.decode import MAX_KEY_LENGTH, MAX_ROWS, parse_whole
 from clearway.serve.refusal import Refusal
 
 MAX_SEEN = 100_000  # about 20 MB; the oldest is forgotten first, and would then count again
@@ -31,7 +31,7 @@ class _Body(msgspec.Struct, forbid_unknown_fields=True):
 def read_outcomes(data: bytes) -> list[Outcome]:
     """Raises: Refusal 400 for what is no JSON, 413 for too many, 422 for another shape."""
     try:
-        found = msgspec.convert(parse_strictly(data), _Body).outcomes
+        found = msgspec.convert(parse_whole(data), _Body).outcomes
     except msgspec.ValidationError as error:
         raise Refusal(422, "bad_body", f"the body is no list of outcomes: {str(error)[:200]}") from error
     if len(found) > MAX_ROWS:

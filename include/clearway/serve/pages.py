@@ -93,7 +93,14 @@ class Done(_Part):
 
 def make_pages(server: ModelServer) -> fastapi.FastAPI:
     """The FastAPI app of one server."""
-    app = fastapi.FastAPI(title="Clearway model server", version="1", docs_url=None, redoc_url=None, openapi_url=None)
+    app = fastapi.FastAPI(
+        title="Clearway model server",
+        version="1",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,  # a redirect would name whatever host the caller claims to have called
+    )
     _add_errors(app)
     _add_versions(app, server)
     _add_service(app, server)

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from clearway.serve.decode import Request, batch_id_of, check_num_rows, parse_strictly
+from clearway.serve.decode import Request, batch_id_of, check_num_rows, parse_whole
 from clearway.serve.formats import Answer, check_columns, check_not_compressed
 from clearway.serve.refusal import Refusal, shown
 from clearway.serve.versions import Serving
@@ -55,7 +55,7 @@ def reader_of(headers: dict[bytes, bytes], *, model: str) -> Callable[[bytes], t
 
 
 def _read(data: bytes, *, model: str) -> tuple[Request, Answer]:
-    body = _body(parse_strictly(data))
+    body = _body(parse_whole(data))
     names = [tensor.name for tensor in body.inputs]
     check_columns(names)
     num_rows = _num_rows(body.inputs[0])

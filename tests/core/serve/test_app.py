@@ -235,6 +235,10 @@ def test_a_client_that_leaves_is_no_error(live):
     assert any('code="499"' in labels for labels in metric(live, "clearway_serve_requests_total"))
 
 
+def test_a_path_with_a_slash_too_many_is_404_and_no_redirect_to_the_host_a_caller_claims(live):
+    assert admin(live, "POST", "/admin/flush/").status == 404
+
+
 TRACE = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 

@@ -156,6 +156,13 @@ def test_a_bad_v2_request_is_refused_in_the_protocols_form(live, name):
     assert isinstance(answer.json["error"], str)
 
 
+@pytest.mark.parametrize("place", ["name", "datatype", "data"])
+def test_half_a_character_in_a_v2_request_is_400(live, place):
+    broken = {**tensor("carrier", "BYTES", ["AA"]), place: ["\ud800"] if place == "data" else "\ud800"}
+    answer = call(live, "POST", INFER, json.dumps({"inputs": [broken]}).encode())
+    assert (answer.status, answer.json["code"]) == (400, "bad_encoding")
+
+
 @pytest.mark.parametrize(
     ("accept", "kind", "lines"),
     [

@@ -1,0 +1,58 @@
+"""Hostile requests over every format and route, straight into the app: no answer of class 5xx, and traffic stays."""
+
+import asyncio
+import random
+from collections import Counter
+from itertools import islice
+
+import pytest
+
+from clearway.infra.environment import Environment
+from hostile_kit import NUM_FIXED, ROUTES, fixed, fuzzed
+from serving_kit import InProcessEndpoint, call_async, make_package
+
+NUM_FUZZED = 3_000
+ALLOWED = {200, 400, 401, 404, 405, 406, 408, 409, 413, 415, 422}
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory):
+    """A server with one version and all traffic on it."""
+    home = tmp_path_factory.mktemp("home")
+    env = Environment.load({"CLEARWAY__HOME": str(home), "CLEARWAY__STORAGE__ROOT": (home / "store").as_uri()})
+    endpoint, ref = InProcessEndpoint(env), make_package(env, 0.3)
+    endpoint.load(uri=ref.uri, digest=ref.digest, epoch=1)
+    endpoint.set_weights({ref.digest: 100.0}, epoch=1)
+    yield endpoint.server
+    endpoint.close()
+
+
+def statuses_of(app, requests):
+    async def attack():
+        found = Counter()
+        for request in requests:
+            headers = [(b"content-type", request.kind.encode()), *request.headers]
+            if request.is_admin:
+                headers.append((b"authorization", f"Bearer {app._token}".encode()))
+            answer = await call_async(app, request.method, request.path, request.body, headers=headers)
+            assert answer.status in ALLOWED, (answer.status, answer.body, request)
+            found[answer.status] += 1
+        return found
+
+    return asyncio.run(attack())
+
+
+@pytest.mark.slow
+def test_no_hostile_request_gets_a_5xx_or_moves_traffic(app):
+    before = app.versions.serving
+    statuses = statuses_of(app, fixed())
+    assert sum(statuses.values()) == NUM_FIXED
+    statuses += statuses_of(app, islice(fuzzed(random.Random(3)), NUM_FUZZED))  # noqa: S311
+    assert {200, 400, 401, 404, 405, 406, 413, 415, 422} <= set(statuses)
+    assert app.versions.serving.traffic is before.traffic
+
+
+def test_every_described_route_is_among_those_attacked(app):
+    paths = asyncio.run(call_async(app, "GET", "/openapi.json")).json["paths"]
+    known = {route.replace("0" * 64, "{digest}") for route in ROUTES} | {"/admin/observe"}
+    assert {path for path in paths if not path.endswith("/examples")} <= known
