@@ -7,7 +7,8 @@ from typing import Any
 import fastapi
 
 from clearway.packaging.encoder import Encoder
-from clearway.serve.decode import MAX_ROWS
+from clearway.serve.decode import MAX_KEY_LENGTH, MAX_ROWS
+from clearway.serve.formats import ARROW, CSV, JSON_LINES, PARQUET
 from clearway.serve.versions import Serving
 
 _ERROR = {
@@ -22,11 +23,14 @@ _ERROR = {
     },
 }
 _REFUSALS = {
-    "400": "not JSON, a name twice, NaN or Infinity, bad encoding",
+    "400": "not of its format, a name twice, NaN or Infinity, bad encoding",
+    "401": "the server asks callers for a token, and this one is none, or not taken",
+    "406": "no answer fits the accept header",
     "408": "the body came too slowly",
     "413": "too many bytes or rows",
-    "415": "not application/json",
-    "422": "JSON, but a row, field or value the model does not take; the text names it and what is allowed",
+    "415": "a content type or encoding that is not taken",
+    "422": "of its format, but a row, field or value the model does not take; the text names it and what is allowed",
+    "429": "more requests than the caller's budget; Retry-After says when",
     "503": "no model takes traffic, or too many requests; Retry-After says when",
 }
 _MAX_SHOWN_VALUES = 20  # of a vocabulary; a list of 4,000 tail numbers helps nobody
@@ -53,6 +57,8 @@ def _caller_paths(serving: Serving) -> dict[str, Any]:
     plain = {"200": {"description": "OK"}}
     return {
         "/invocations": {"post": _invocations(row, example)},
+        "/outcomes": {"post": _outcomes()},
+        **_v2_paths(),
         "/ping": {"get": {"summary": "200 while a model takes traffic, else 503", "responses": plain}},
         "/healthz": {"get": {"summary": "200 while the process answers", "responses": plain}},
         "/metrics": {"get": {"summary": "Prometheus text", "responses": plain}},
@@ -93,9 +99,61 @@ def _invocations(row: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]
     refusals = {code: {"description": text, "content": _json(_ERROR)} for code, text in _REFUSALS.items()}
     return {
         "summary": "Score rows with whichever version the traffic table chooses",
-        "requestBody": {"required": True, "content": _json(body, example)},
+        "requestBody": {"required": True, "content": _json(body, example) | _other_formats()},
         "responses": {"200": {"description": "one score per row", "content": _json(answer)}, **refusals},
     }
+
+
+def _other_formats() -> dict[str, Any]:
+    text, binary = {"type": "string"}, {"type": "string", "format": "binary"}
+    return {JSON_LINES: {"schema": text}, CSV: {"schema": text}, PARQUET: {"schema": binary}, ARROW: {"schema": binary}}
+
+
+def _outcomes() -> dict[str, Any]:
+    outcome = {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["key", "model_digest", "value"],
+        "properties": {
+            "key": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_LENGTH},
+            "model_digest": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+            "value": {"type": "number", "minimum": 0, "maximum": 1},
+            "request_id": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_LENGTH},
+        },
+    }
+    listed = {"type": "array", "maxItems": MAX_ROWS, "items": outcome}
+    body = {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["outcomes"],
+        "properties": {"outcomes": listed},
+    }
+    return {
+        "summary": "Report what became of answered rows, 0 to 1, larger is better; each counts once",
+        "requestBody": {"required": True, "content": _json(body)},
+        "responses": {"200": {"description": "how many counted, how many had been reported before"}},
+    }
+
+
+def _v2_paths() -> dict[str, Any]:
+    """Open Inference Protocol; `{name}` is the product."""
+    summaries = {
+        "/v2": "Name and version of the server",
+        "/v2/health/live": "200 while the process answers",
+        "/v2/health/ready": "200 while a model takes traffic, else 503",
+        "/v2/models/{name}": "Input and output tensors",
+        "/v2/models/{name}/ready": "200 while a model takes traffic, else 503",
+    }
+    name = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
+    plain = {"responses": {"200": {"description": "OK"}}}
+    paths: dict[str, Any] = {
+        path: {"get": {"summary": text, **plain, **({"parameters": [name]} if "{" in path else {})}}
+        for path, text in summaries.items()
+    }
+    body = {"type": "object", "required": ["inputs"], "properties": {"inputs": {"type": "array", "minItems": 1}}}
+    infer = {"summary": "Score rows given as tensors, one per column", "parameters": [name], **plain}
+    paths["/v2/models/{name}/infer"] = {"post": {**infer, "requestBody": {"required": True, "content": _json(body)}}}
+    return paths
 
 
 def _json(schema: dict[str, Any], example: Any = None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 
 from clearway.infra.environment import Environment
 from hostile_kit import NUM_FIXED, ROUTES, fixed, fuzzed
-from serving_kit import InProcessEndpoint, call_async, make_package
+from serving_kit import PRODUCT, InProcessEndpoint, call_async, make_package
 
 NUM_FUZZED = 3_000
 ALLOWED = {200, 400, 401, 404, 405, 406, 408, 409, 413, 415, 422}
@@ -54,5 +54,5 @@ def test_no_hostile_request_gets_a_5xx_or_moves_traffic(app):
 
 def test_every_described_route_is_among_those_attacked(app):
     paths = asyncio.run(call_async(app, "GET", "/openapi.json")).json["paths"]
-    known = {route.replace("0" * 64, "{digest}") for route in ROUTES} | {"/admin/observe"}
+    known = {route.replace("0" * 64, "{digest}").replace(PRODUCT, "{name}") for route in ROUTES} | {"/admin/observe"}
     assert {path for path in paths if not path.endswith("/examples")} <= known
