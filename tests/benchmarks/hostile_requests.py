@@ -84,7 +84,12 @@ def main() -> int:
                 if i == WARM_UP:
                     start_mib = memory().rss / 2**20
                 is_whole = not any(name in _FRAMING for name, _ in request.headers)
-                status = ask(port, wire(request, token), is_whole=is_whole)
+                try:
+                    status = ask(port, wire(request, token), is_whole=is_whole)
+                except ConnectionRefusedError:
+                    sys.stdout.write(f"server ended with {server.process.wait(20)} after request {i - 1}: {last!r}\n")
+                    return 1
+                last = request
                 statuses[status] += 1
                 if status >= 500 and len(bad) < 5:
                     bad.append(f"{status} {request!r}"[:500])
