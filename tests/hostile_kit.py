@@ -120,7 +120,7 @@ SEEDS = [
 ROUTES = [
     "/ping", "/healthz", "/metrics", "/docs", "/openapi.json", "/v2", "/v2/health/live", "/v2/health/ready",
     f"/v2/models/{PRODUCT}", f"/v2/models/{PRODUCT}/ready", INFER, "/invocations", "/outcomes", "/admin/state",
-    "/admin/versions", f"/admin/versions/{DIGEST}", "/admin/traffic", "/admin/score", "/admin/flush",
+    "/admin/versions", f"/admin/versions/{DIGEST}", "/admin/traffic", "/admin/score", "/admin/flush", "/admin/mirrored",
 ]  # fmt: skip
 
 

@@ -78,7 +78,7 @@ def main() -> int:
             token, port = env.admin_token_file.read_text(), int(env.endpoint.url.rpartition(":")[2])
             memory, began = psutil.Process(server.process.pid).memory_info, time.monotonic()
             statuses: Counter[int] = Counter()
-            start_mib, bad = 0.0, list[str]()
+            start_mib, bad, last = 0.0, list[str](), Hostile(path="")
             requests = chain(fixed(), islice(fuzzed(random.Random(chosen.seed)), chosen.num))  # noqa: S311
             for i, request in enumerate(requests):
                 if i == WARM_UP:

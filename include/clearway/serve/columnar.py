@@ -1,8 +1,7 @@
-"""Parquet files and Arrow streams to rows. What they hold is counted before any of it is unpacked.
+"""Arrow streams to rows. What they hold is counted before any of it is unpacked.
 
-A body is at most 1 MiB, so the danger is what it unfolds to. Only codecs that cannot unfold far are taken: none, and
-Snappy, at most 21 bytes from one. Arrow buffers must be plain, so they are read where they lie. Texts that repeat are
-kept once, as a dictionary: a thousand rows may name one text, and it stays one text.
+A body is at most 1 MiB, so the danger is what it unfolds to. Buffers must be plain, so they are read where they lie.
+Texts that repeat are kept once, as a dictionary: a thousand rows may name one text, and it stays one text.
 """
 
 import struct
@@ -11,37 +10,15 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.ipc
-import pyarrow.parquet as pq
 
-from clearway.serve.decode import MAX_ROWS, Request, check_num_rows
+from clearway.serve.decode import Request, check_num_rows
 from clearway.serve.formats import check_columns
 from clearway.serve.refusal import Refusal, shown
 
-MAX_UNPACKED_BYTES = 16 << 20
 MAX_BATCHES = 100
-_CODECS = frozenset(("UNCOMPRESSED", "SNAPPY"))
 # Fields of the tables in Arrow's Message.fbs and the header types there.
 _HEADER_TYPE, _HEADER, _COMPRESSION, _DICTIONARY_DATA = 1, 2, 3, 1
 _IS_DICTIONARY, _IS_BATCH = 2, 3
-
-
-def read_parquet(data: bytes) -> Request:
-    """Raises: Refusal 400 for what is no Parquet file, 413 for too much, 422 for columns no row can have."""
-    try:
-        limits = {"thrift_string_size_limit": 1 << 20, "thrift_container_size_limit": 100_000}
-        file = pq.ParquetFile(pa.BufferReader(data), **limits)
-        _check_parquet(file)
-        texts = [field.name for field in file.schema_arrow if _is_text(field.type)]
-        # A footer may lie about sizes, so threads and read-ahead stay off and rows are counted again as they come.
-        file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=texts, **limits)
-        batches, num_rows = [], 0
-        for batch in file.iter_batches(batch_size=MAX_ROWS + 1, use_threads=False):
-            num_rows += len(batch)
-            check_num_rows(num_rows)
-            batches.append(batch)
-    except (pa.ArrowException, OSError, OverflowError, UnicodeDecodeError) as error:
-        raise _unreadable("Parquet file") from error
-    return _request(file.schema_arrow.names, batches)
 
 
 def read_arrow(data: bytes) -> Request:
@@ -60,25 +37,6 @@ def read_arrow(data: bytes) -> Request:
     except (pa.ArrowException, OSError, OverflowError, UnicodeDecodeError, struct.error) as error:
         raise _unreadable("Arrow stream") from error
     return _request(names, batches)
-
-
-def _check_parquet(file: pq.ParquetFile) -> None:
-    facts = file.metadata
-    check_num_rows(facts.num_rows)
-    check_columns(file.schema_arrow.names)
-    _check_types(file.schema_arrow)
-    unpacked = 0
-    for i in range(facts.num_row_groups):
-        group = facts.row_group(i)
-        for j in range(group.num_columns):
-            column = group.column(j)
-            if column.compression not in _CODECS:
-                text = f"a column is compressed by {shown(column.compression)}; allowed: none or SNAPPY"
-                raise Refusal(422, "bad_compression", text)
-            unpacked += max(0, column.total_uncompressed_size)
-    if unpacked > MAX_UNPACKED_BYTES:
-        text = f"the body unfolds to {unpacked} bytes; allowed: {MAX_UNPACKED_BYTES}, split the request"
-        raise Refusal(413, "too_large", text)
 
 
 def _check_messages(data: bytes) -> None:

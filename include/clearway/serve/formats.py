@@ -1,6 +1,7 @@
 """Which format a body has and an answer gets, by content type and accept header. Every format ends in `decode.Request`.
 
-Parquet and Arrow streams are read by `columnar.py`, whose libraries load when the first such body comes.
+Arrow streams are read by `columnar.py`, loaded when the first such body comes. Parquet is not taken: Arrow's reader
+ends the whole process on some broken files.
 """
 
 import csv
@@ -20,7 +21,7 @@ from clearway.serve.refusal import Refusal, shown
 
 MAX_COLUMNS = 1_000
 JSON, JSON_LINES, CSV = "application/json", "application/jsonlines", "text/csv"
-PARQUET, ARROW = "application/vnd.apache.parquet", "application/vnd.apache.arrow.stream"
+ARROW = "application/vnd.apache.arrow.stream"
 _NUMBER = re.compile(r"[+-]?(\d{1,300}(\.\d{0,300})?|\.\d{1,300})([eE][+-]?\d{1,4})?", re.ASCII)
 _decode_row = msgspec.json.Decoder(Row).decode
 
@@ -138,14 +139,8 @@ def check_columns(columns: Sequence[str]) -> Sequence[str]:
     return columns
 
 
-def _read_parquet(data: bytes) -> Request:
-    from clearway.serve import columnar  # noqa: PLC0415 - heavy, and most servers never get such a body
-
-    return columnar.read_parquet(data)
-
-
 def _read_arrow(data: bytes) -> Request:
-    from clearway.serve import columnar  # noqa: PLC0415 - as above
+    from clearway.serve import columnar  # noqa: PLC0415 - heavy, and most servers never get such a body
 
     return columnar.read_arrow(data)
 
@@ -189,6 +184,5 @@ _READERS: dict[bytes, Callable[[bytes], Request]] = {
     JSON.encode(): decode,
     JSON_LINES.encode(): _read_json_lines,
     CSV.encode(): _read_csv,
-    PARQUET.encode(): _read_parquet,
     ARROW.encode(): _read_arrow,
 }

@@ -8,7 +8,7 @@ import fastapi
 
 from clearway.packaging.encoder import Encoder
 from clearway.serve.decode import MAX_KEY_LENGTH, MAX_ROWS
-from clearway.serve.formats import ARROW, CSV, JSON_LINES, PARQUET
+from clearway.serve.formats import ARROW, CSV, JSON_LINES
 from clearway.serve.versions import Serving
 
 _ERROR = {
@@ -106,7 +106,7 @@ def _invocations(row: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]
 
 def _other_formats() -> dict[str, Any]:
     text, binary = {"type": "string"}, {"type": "string", "format": "binary"}
-    return {JSON_LINES: {"schema": text}, CSV: {"schema": text}, PARQUET: {"schema": binary}, ARROW: {"schema": binary}}
+    return {JSON_LINES: {"schema": text}, CSV: {"schema": text}, ARROW: {"schema": binary}}
 
 
 def _outcomes() -> dict[str, Any]:
