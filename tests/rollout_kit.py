@@ -7,8 +7,8 @@ import time
 from clearway.contracts.errors import ClearwayError, DataError
 from clearway.infra.clock import FakeClock
 from clearway.infra.endpoint import LoggedRows
+from clearway.product_rollout import AbTest, Shadow, Watch
 from clearway.product_rollout import Rollout as Settings
-from clearway.product_rollout import Shadow, Watch
 from serving_kit import ROW
 
 PLAN = Settings(
@@ -56,11 +56,8 @@ class Street(FakeClock):
     def report(self, digest):
         """What became of the answer: good with the version's own chance."""
         if digest in self.outcomes:
-            arm = self.endpoint.server.counters.arms[digest]
             is_good = self._random.random() < self.outcomes[digest]
-            arm.num_outcomes += 1
-            arm.outcome_sum += is_good
-            arm.outcome_square_sum += is_good
+            self.endpoint.server.counters.count_outcome(digest, float(is_good))
 
 
 def spoil(endpoint, monkeypatch, digest, *, seconds=0.0, share_failing=0.0, error=DataError):
@@ -81,5 +78,6 @@ class Killed(BaseException):
     """The process is gone: nothing may catch this."""
 
 
+TESTED = {"strategy": "ab_test", "ab_test": AbTest(share_pct=50.0, horizon_s=20.0)}
 SHADOWED = {"strategy": ("shadow", "canary"), "shadow": Shadow(min_rows=100, margin=0.2)}
 WATCHED = {"strategy": ("canary", "watch"), "watch": Watch(min_s=5.0, min_requests=30)}

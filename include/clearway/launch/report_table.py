@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 # Narrower terminals would break the table into unreadable columns.
@@ -103,7 +104,9 @@ def _drills(drills: list[dict[str, Any]]) -> Table:
     table.add_column("why", overflow="fold")
     for drill in drills:
         outcome = "went back by itself" if drill["is_safe"] else "STAYED"
-        table.add_row(drill["defect"], outcome, str(drill["num_requests"]), _seconds(drill["seconds"]), drill["reason"])
+        table.add_row(
+            drill["defect"], outcome, str(drill["num_requests"]), _seconds(drill["seconds"]), escape(drill["reason"])
+        )
     return table
 
 

@@ -15,7 +15,7 @@ from clearway.deploy.rollback import roll_back
 from clearway.deploy.run import deploy
 from clearway.deploy.spec import RollbackInputs
 from clearway.deploy.strategies import begin
-from rollout_kit import PLAN, SHADOWED, WATCHED, Killed, Street, spoil
+from rollout_kit import PLAN, SHADOWED, TESTED, WATCHED, Killed, Street, spoil
 from serving_kit import PRODUCT, InProcessEndpoint, approved, controls_of, make_package
 
 
@@ -390,3 +390,15 @@ def test_a_mirror_without_traffic_waits_and_asks_like_every_step(release, champi
     assert outputs.verdict is Verdict.FAIL
     assert "nobody decided" in outputs.reason
     assert "too few rows: 0" in seen[0]
+
+
+def test_an_a_b_test_is_decided_by_outcomes_at_its_horizon(release, champion, candidate, street, document, endpoint):
+    street.outcomes = {champion.digest: 0.3, candidate.digest: 0.6}
+    outputs = release(candidate, "r2", **TESTED)
+    assert outputs.verdict is Verdict.PASS
+    assert "mean outcome differs" in outputs.reason
+    assert street.slept >= 20
+    outputs = release(champion, "r3", **TESTED)
+    assert outputs.verdict is Verdict.FAIL
+    assert "harm shown: mean outcome differs" in outputs.reason
+    assert document().champion.digest == candidate.digest

@@ -11,7 +11,7 @@ from clearway.contracts.verdict import Verdict
 from clearway.deploy.run import deploy
 from clearway.deploy.strategies import begin
 from clearway.infra.environment import Environment
-from rollout_kit import PLAN, SHADOWED, WATCHED, Killed, Street, spoil
+from rollout_kit import PLAN, SHADOWED, TESTED, WATCHED, Killed, Street, spoil
 from serving_kit import PRODUCT, InProcessEndpoint, approved, controls_of, make_package
 
 STRATEGIES = {
@@ -19,6 +19,7 @@ STRATEGIES = {
     "canary, then watch": WATCHED,
     "all at once, then watch": {**WATCHED, "strategy": ("blue_green", "watch")},
     "shadow, then canary": SHADOWED,
+    "A/B test": TESTED,
 }
 # Seconds of callers after which a bad candidate turns bad: it has some by then, at whatever share.
 TURNS_BAD_AFTER = 2
@@ -34,6 +35,7 @@ class Story:
         self.street = Street(self.endpoint)
         self.controls = controls_of(self.env, self.endpoint, clock=self.street, lease_ttl_s=6.0)
         self.champion, self.candidate = make_package(self.env, 0.1), make_package(self.env, 0.2)
+        self.street.outcomes = {self.champion.digest: 0.2, self.candidate.digest: 0.7}
         self.release(self.champion, "r1")
         if is_bad:
             self.street.happenings.update(dict.fromkeys(range(1, 200), lambda: self._break(monkeypatch)))

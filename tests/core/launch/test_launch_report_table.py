@@ -112,11 +112,16 @@ def test_a_planted_fault_is_announced_first() -> None:
 @pytest.mark.parametrize(("is_safe", "shown"), [(True, "went back by itself"), (False, "STAYED")])
 def test_planted_models_are_shown_with_how_they_ended(*, is_safe: bool, shown: str) -> None:
     drilled = Drilled(
-        defect="slow", release_id="drill-slow-7", is_safe=is_safe, reason="harm shown", num_requests=41, seconds=5.2
+        defect="slow",
+        release_id="drill-slow-7",
+        is_safe=is_safe,
+        reason="slice[origin=EWR]: harm shown",
+        num_requests=41,
+        seconds=5.2,
     )
     text = render_account(account(release(), drills=[to_jsonable(drilled)]))
     line = next(line for line in text.splitlines() if line.strip().startswith("slow"))
-    for figure in (shown, "41", "5.2 s", "harm shown"):
+    for figure in (shown, "41", "5.2 s", "slice[origin=EWR]: harm shown"):
         assert figure in line
 
 
