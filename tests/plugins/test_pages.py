@@ -3,7 +3,7 @@
 import dataclasses
 
 import pages_kit
-from clearway.contracts.release_document import HistoryEntry, Outcome, ReleaseDocument
+from clearway.contracts.release_document import HistoryEntry, Outcome, ReleaseDocument, begin_abort
 from clearway_airflow.ui.pages import Standing, run_page, standings_page
 from pages_kit import CHAMPION
 
@@ -71,3 +71,10 @@ def test_nothing_stored_reaches_the_page_as_markup() -> None:
     outputs = {"verdict": EVIL, "reason": EVIL, "report_uri": f"file:///{EVIL}.html"}
     html = standings_page([standing()], base="/clearway/rollouts") + run_page(EVIL, [(EVIL, outputs)], base=EVIL)
     assert "<script" not in html
+
+
+def test_a_rollout_on_its_way_back_takes_no_orders_and_still_shows_why() -> None:
+    document = begin_abort(canary(), epoch=0, reason="harm shown")
+    html = standings_page([standing(document=document)], base="/clearway/rollouts")
+    assert html.count("<svg") == 2
+    assert "<form" not in html

@@ -5,7 +5,7 @@ from html import escape
 from math import log10
 from typing import Any
 
-from clearway.contracts.release_document import ReleaseDocument
+from clearway.contracts.release_document import Phase, ReleaseDocument
 from clearway.contracts.rollout import OrderKind, Rollout
 from clearway_airflow.ui.pieces import code, table, time, verdict
 
@@ -48,7 +48,7 @@ def order_forms(document: ReleaseDocument, *, base: str) -> str:
         base: address below which `<release DAG>/orders` takes the forms.
     """
     rollout = document.rollout
-    if rollout is None or document.release_id is None:
+    if rollout is None or document.release_id is None or document.phase is not Phase.DEPLOYING:
         return ""
     kinds = [OrderKind.PROMOTE, OrderKind.ABORT, OrderKind.RESUME if rollout.is_paused else OrderKind.PAUSE]
     action, release = escape(f"{base}/{document.product}_release/orders"), escape(document.release_id)
