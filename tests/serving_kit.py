@@ -298,6 +298,7 @@ class InProcessEndpoint:
             loaded=tuple(sorted(serving.loaded)),
             epoch=serving.epoch,
             mirror=serving.mirror.digest if serving.mirror else None,
+            dead_man=serving.dead_man.stable if serving.dead_man else None,
             broken=dict(serving.broken),
         )
 

@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+import time
 
 import pytest
 
@@ -14,7 +15,7 @@ from clearway.infra.release_store import open_release_store
 from clearway.launch.callers import Callers
 from clearway.launch.drill import drill
 from clearway.launch.sabotage import Defect
-from clearway.product_rollout import Rollout
+from clearway.product_rollout import Rollout, Shadow, Watch
 from clearway.product_yaml import find_product
 from serving_kit import (
     PRODUCT,
@@ -78,6 +79,25 @@ def test_a_good_model_takes_all_traffic(live):
     arms = endpoint.observe(epoch=endpoint.state().epoch).arms
     assert min(arms[digest].num_requests for digest in (champion, candidate.digest)) >= 50
     assert {arm.num_errors for arm in arms.values()} == {0}
+
+
+def test_a_watched_model_keeps_the_traffic_once_nobody_drives_any_more(live, monkeypatch):
+    """The timer that guards a rollout must not take the traffic from the champion that the rollout made."""
+    monkeypatch.setattr("clearway.deploy.drive.DEAD_MAN_S", 2.0)
+    env, _, _ = live
+    candidate = make_package(env, 0.11)
+    watched = CANARY.model_copy(
+        update={
+            "strategy": ("shadow", "canary", "watch"),
+            "shadow": Shadow(min_rows=100),
+            "watch": Watch(min_s=1.0, min_requests=100),
+        }
+    )
+    outputs = release(env, candidate, "r2", rollout=begin(watched))
+    assert outputs.verdict is Verdict.PASS, outputs.reason
+    time.sleep(4.0)
+    state = client_of(env).state()
+    assert (state.weights_pct, state.dead_man, state.mirror) == ({candidate.digest: 100.0}, None, None)
 
 
 @pytest.mark.parametrize(

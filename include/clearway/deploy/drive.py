@@ -175,6 +175,7 @@ def _look(tenure: Tenure, before: Seen | None) -> Seen:
         weights_pct=state.weights_pct,
         endpoint_epoch=state.epoch,
         mirror=state.mirror,
+        dead_man=state.dead_man,
         broken=state.broken,
         golden=before.golden if before else None,
         live=before.live if before and is_same else None,

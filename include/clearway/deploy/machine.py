@@ -90,6 +90,8 @@ def _by_evidence(document: ReleaseDocument, rollout: Rollout, seen: Seen, now_s:
 def _go_on(document: ReleaseDocument, rollout: Rollout, seen: Seen, now_s: float) -> Step:
     if not rollout.is_last:
         return Step(_with(document, rollouts.advance(rollout)))
+    if seen.dead_man:  # armed for as long as the candidate may go back; a champion must not lose its traffic to it
+        return Step(document, SetWeights(_table(document, _candidate(document))))
     if seen.live is None:
         return Step(document, ProbeLive(_candidate(document).digest))
     golden = seen.golden.reason if seen.golden else ""
@@ -130,7 +132,8 @@ def _all_to(document: ReleaseDocument, seen: Seen, version: Version | None) -> S
     wanted = {version.digest: ALL} if version else {}
     if unready := _unready(document, seen, version):
         return Step(document, unready)
-    if seen.weights_pct != wanted or seen.mirror or seen.endpoint_epoch < document.epoch:
+    is_set = seen.weights_pct == wanted and not seen.mirror and not seen.dead_man
+    if not is_set or seen.endpoint_epoch < document.epoch:
         return Step(document, SetWeights(wanted))
     if version is None:
         return None

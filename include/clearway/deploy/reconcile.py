@@ -60,7 +60,8 @@ def decide(document: ReleaseDocument, state: TrafficState | None, alias: Alias, 
     if lease is not None:
         repairs.append(Repair.CLEAR_LEASE)
     if state and champion:
-        if state.weights_pct != {champion.digest: ALL_TRAFFIC_PCT} or not _is_way_back_loaded(document, state):
+        is_set = state.weights_pct == {champion.digest: ALL_TRAFFIC_PCT} and not state.mirror and not state.dead_man
+        if not is_set or not _is_way_back_loaded(document, state):
             repairs.append(Repair.RESTORE_TRAFFIC)
         if set(state.loaded) - kept_versions(document):
             repairs.append(Repair.UNLOAD_RETIRED)

@@ -25,6 +25,7 @@ class Seen:
         live: whether callers are answered by the version in question; None before it was asked, or after the traffic
             changed.
         mirror: digest of the version that is given copies of requests; None for none.
+        dead_man: digest of the version that takes all traffic when this driver falls silent; None while none is armed.
         broken: digest → why the endpoint itself took the version out of service.
         observed: what the endpoint counted per version; None before it was asked in this look.
         mirrored: rows that both versions were given; None before it was asked in this look.
@@ -36,6 +37,7 @@ class Seen:
     golden: Check | None = None
     live: Check | None = None
     mirror: str | None = None
+    dead_man: str | None = None
     broken: dict[str, str] = field(default_factory=dict)
     observed: Observed | None = None
     mirrored: Mirrored | None = None

@@ -9,7 +9,9 @@ from types import FrameType
 from typing import Any
 
 from clearway.contracts.codec import to_jsonable
-from clearway.contracts.errors import ConfigError, Unavailable
+from clearway.contracts.errors import ConfigError, JobFailed, Unavailable
+from clearway.contracts.rollout import ALL_TRAFFIC_PCT
+from clearway.infra.endpoint import open_endpoint
 from clearway.infra.environment import Environment
 from clearway.infra.release_store import open_release_store
 from clearway.launch.account import makers_of, read_releases, times_of
@@ -86,6 +88,16 @@ class Driver:
         fault = planted(self.env, self.product.name)
         if fault is not None and fault["from"] == batch_id:
             self.view.say(f"  !! PLANTED FAULT: {fault['fault']} in this batch and every later one !!")
+
+    def check_serving(self) -> None:
+        """The live endpoint gives all traffic to the champion on record. Raises: JobFailed otherwise."""
+        champion = open_release_store(self.env).read(self.product.name)[0].champion
+        weights = open_endpoint(self.env).state().weights_pct
+        if champion is None or weights != {champion.digest: ALL_TRAFFIC_PCT}:
+            raise JobFailed(
+                f"live traffic is {weights}, but the champion on record is {champion.digest if champion else None}; "
+                "something moved it outside a release, look into the model server's log"
+            )
 
     def drill(self) -> list[Drilled]:
         """Plant a slow, a wrong and a crashing model, each to its end; none where rollouts compare nothing."""

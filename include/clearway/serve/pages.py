@@ -82,6 +82,7 @@ class State(_Part):
     loaded: list[str]
     epoch: int
     mirror: str | None
+    dead_man: str | None
     broken: dict[str, str]
 
 
@@ -166,6 +167,7 @@ def _add_versions(app: fastapi.FastAPI, server: ModelServer) -> None:
             loaded=sorted(serving.loaded),
             epoch=serving.epoch,
             mirror=serving.mirror.digest if serving.mirror else None,
+            dead_man=serving.dead_man.stable if serving.dead_man else None,
             broken=dict(serving.broken),
         )
 

@@ -113,6 +113,13 @@ def test_a_proved_green_first_stores_its_share_then_switches():
     assert (result.document.weight_pct, result.document.phase, result.action) == (100.0, Phase.DEPLOYING, None)
 
 
+def test_no_timer_outlives_the_promotion_or_the_way_back():
+    armed = dataclasses.replace(seen(golden=PASS, weights=ALL_GREEN, live=PASS), dead_man=BLUE.digest)
+    assert step(document(Phase.DEPLOYING, weight_pct=100.0), armed, now_s=5.0).action == SetWeights(ALL_GREEN)
+    going_back = dataclasses.replace(seen(weights=ALL_BLUE, live=PASS), dead_man=BLUE.digest)
+    assert step(document(Phase.ABORTING), going_back, now_s=5.0).action == SetWeights(ALL_BLUE)
+
+
 def test_a_green_that_answers_live_is_promoted_and_blue_is_the_way_back():
     before = document(Phase.DEPLOYING, weight_pct=100.0)
     after = step(before, seen(golden=PASS, live=PASS, weights=ALL_GREEN), now_s=5.0).document

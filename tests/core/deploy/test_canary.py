@@ -313,6 +313,7 @@ def test_a_watched_candidate_has_all_callers_before_it_is_promoted(
     assert {found.champion.digest for found in seen} == {champion.digest}
     assert document().champion.digest == candidate.digest
     assert "within its limit" in outputs.reason
+    assert endpoint.server.versions.serving.dead_man is None, "it would take the traffic from the new champion"
 
 
 def test_a_candidate_that_fails_under_full_load_goes_back_by_itself(

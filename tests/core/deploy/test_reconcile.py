@@ -33,6 +33,8 @@ TABLE = [
     ("all is well", IDLE, GOOD, ALIAS, ()),
     ("nothing was ever released", ReleaseDocument(product="p"), state(weights_pct={}, loaded=()), ALIAS, ()),
     ("another serves", IDLE, state(weights_pct={BLUE.digest: 100.0}), ALIAS, (Repair.RESTORE_TRAFFIC,)),
+    ("a timer waits for a driver that is gone", IDLE, state(dead_man=BLUE.digest), ALIAS, (Repair.RESTORE_TRAFFIC,)),
+    ("copies go to a version nobody judges", IDLE, state(mirror=BLUE.digest), ALIAS, (Repair.RESTORE_TRAFFIC,)),
     ("nothing serves", IDLE, state(weights_pct={}), ALIAS, (Repair.RESTORE_TRAFFIC,)),
     ("the way back is not loaded", IDLE, state(loaded=(GREEN.digest,)), ALIAS, (Repair.RESTORE_TRAFFIC,)),
     ("a retired version is loaded", IDLE, state(loaded=(*GOOD.loaded, "a" * 64)), ALIAS, (Repair.UNLOAD_RETIRED,)),

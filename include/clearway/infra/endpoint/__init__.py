@@ -18,6 +18,7 @@ class TrafficState:
         loaded: digests that are loaded and ready.
         epoch: newest epoch seen.
         mirror: digest of the version that is given copies of requests; None for none.
+        dead_man: digest of the version that takes over when the controller falls silent; None while none is armed.
         broken: digest → why the endpoint itself took the version out of service, in words. It has given the version's
             traffic to the stable one, and the version is not loaded any more; loading it again makes a fresh start.
     """
@@ -26,6 +27,7 @@ class TrafficState:
     loaded: tuple[str, ...]
     epoch: int
     mirror: str | None = None
+    dead_man: str | None = None
     broken: dict[str, str] = field(default_factory=dict)
 
 

@@ -69,6 +69,7 @@ class LocalEndpoint:
             loaded=tuple(answer["loaded"]),
             epoch=int(answer["epoch"]),
             mirror=answer["mirror"],
+            dead_man=answer["dead_man"],
             broken={str(d): str(reason) for d, reason in answer["broken"].items()},
         )
 

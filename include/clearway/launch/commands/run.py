@@ -71,7 +71,9 @@ def _drive(driver: Driver, args: argparse.Namespace, *, begin_s: float) -> dict[
         first = account["releases"][0] if account["releases"] else {"outcome": "missing", "reason": ""}
         raise JobFailed(f"no model serves after the first release: {first['outcome']}: {first['reason']}")
     played = driver.play(weeks=args.weeks)
+    driver.check_serving()
     drilled = driver.drill() if args.drill else []
+    driver.check_serving()
     return driver.account(played, drilled=drilled, total_s=monotonic() - begin_s)
 
 
