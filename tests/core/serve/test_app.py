@@ -404,7 +404,8 @@ def test_admin_calls_load_switch_score_and_unload(env, app):
     assert admin(app, "PUT", "/admin/traffic", {"weights_pct": {one.digest: 100}, "epoch": 3}).status == 200
     state = admin(app, "GET", "/admin/state").json
     loaded = sorted([one.digest, two.digest])
-    assert state == {"weights_pct": {one.digest: 100.0}, "loaded": loaded, "epoch": 3, "mirror": None, "broken": {}}
+    idle = {"mirror": None, "dead_man": None, "broken": {}}
+    assert state == {"weights_pct": {one.digest: 100.0}, "loaded": loaded, "epoch": 3, **idle}
     scored = admin(app, "POST", "/admin/score", {"instances": [ROW]}, query=f"digest={two.digest}".encode())
     assert scored.json["predictions"] == [pytest.approx(expected_score(0.6, ROW), abs=1e-6)]
     examples = admin(app, "GET", f"/admin/versions/{one.digest}/examples").json
