@@ -84,6 +84,11 @@ class Rollout(Part):
         """The stages in order."""
         return (self.strategy,) if isinstance(self.strategy, str) else self.strategy
 
+    @property
+    def num_judging(self) -> int:
+        """Stages that gather evidence; 0: a bad model is found by its proofs alone."""
+        return sum(stage != "blue_green" for stage in self.chain)
+
     @pydantic.field_validator("steps_pct")
     @classmethod
     def _rises_to_all(cls, value: tuple[float, ...]) -> tuple[float, ...]:

@@ -84,7 +84,7 @@ def drill(env: "Environment", product: "LoadedProduct", defect: Defect) -> Drill
 
 
 def _champion(document: ReleaseDocument, product: "LoadedProduct") -> Version:
-    if set(product.spec.rollout.chain) == {"blue_green"}:
+    if not product.spec.rollout.num_judging:
         raise ConfigError(
             f"rollout.strategy of {product.name!r} is blue_green, which compares nothing after the switch: a drill "
             "would put a bad model into service; choose canary, or add watch"

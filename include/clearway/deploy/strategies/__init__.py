@@ -17,8 +17,7 @@ _STAGES = {
 
 def begin(settings: Settings) -> Rollout:
     """The plan of a new rollout, frozen from here on. The stages that judge share alpha."""
-    num_judging = sum(name != "blue_green" for name in settings.chain)
-    shared = settings.model_copy(update={"alpha": settings.alpha / max(1, num_judging)})
+    shared = settings.model_copy(update={"alpha": settings.alpha / max(1, settings.num_judging)})
     stages = [_STAGES[name](shared) for name in settings.chain]
     plan = tuple(step for stage in stages for step in stage.plan)
     if plan[-1].kind is StepKind.WATCH:  # it has the share that the stage before it ends with
