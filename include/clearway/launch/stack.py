@@ -53,6 +53,12 @@ def connected(env: Environment, state: StackState) -> Environment:
     return env.model_copy(update={"endpoint": endpoint, "tracking": Tracking(uri=state.mlflow_url)})
 
 
+def connected_if_running(env: Environment) -> Environment:
+    """The addresses of the running stack if there is one, else those that are set."""
+    state = running_stack(env)
+    return connected(env, state) if state else env
+
+
 def running_stack(env: Environment) -> StackState | None:
     """State of the stack that runs now; None if none does."""
     return _state_of_the_living(stack_paths(env))

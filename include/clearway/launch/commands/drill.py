@@ -9,7 +9,7 @@ from clearway.infra.environment import Environment
 from clearway.launch.arguments import add_product_argument, quiet_clients
 from clearway.launch.drill import drill
 from clearway.launch.sabotage import Defect
-from clearway.launch.stack import connected, running_stack
+from clearway.launch.stack import connected_if_running
 from clearway.product_yaml import find_product
 
 
@@ -22,9 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Drill. Raises: JobFailed if a bad copy took the traffic."""
     quiet_clients()
-    env = Environment.load()
-    state = running_stack(env)
-    env = connected(env, state) if state else env
+    env = connected_if_running(Environment.load())
     product = find_product(env.products, args.product)
     defects = [Defect(args.defect)] if args.defect else list(Defect)
     drilled = [drill(env, product, defect) for defect in defects]

@@ -10,7 +10,7 @@ from clearway.contracts.verdict import Verdict
 from clearway.deploy.spec import RollbackInputs
 from clearway.infra.environment import Environment
 from clearway.launch.arguments import add_product_argument, quiet_clients
-from clearway.launch.stack import connected, running_stack
+from clearway.launch.stack import connected_if_running
 from clearway.product_yaml import find_product
 
 
@@ -25,9 +25,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from clearway.deploy.run import rollback  # noqa: PLC0415  (only this command needs it)
 
     quiet_clients()
-    env = Environment.load()
-    state = running_stack(env)
-    env = connected(env, state) if state else env
+    env = connected_if_running(Environment.load())
     product = find_product(env.products, args.product)
     # Every order by hand is a new one: an order that has ended is never carried out again.
     order = f"rollback-by-hand-{uuid4().hex[:8]}"

@@ -10,7 +10,7 @@ from clearway.infra.clock import SystemClock
 from clearway.infra.environment import Environment
 from clearway.infra.release_store import open_release_store
 from clearway.launch.arguments import add_product_argument
-from clearway.launch.stack import connected, running_stack
+from clearway.launch.stack import connected_if_running
 from clearway.product_yaml import find_product
 
 STATUS = "status"
@@ -28,9 +28,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Show or order."""
     from clearway.deploy.orders import give_order  # noqa: PLC0415  (only this command needs it)
 
-    env = Environment.load()
-    state = running_stack(env)
-    store = open_release_store(connected(env, state) if state else env)
+    env = connected_if_running(Environment.load())
+    store = open_release_store(env)
     product = find_product(env.products, args.product).name
     if args.action == STATUS:
         return dict(to_jsonable(store.read(product)[0]))
