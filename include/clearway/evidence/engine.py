@@ -211,10 +211,9 @@ def _added(
     tally = dataclasses.replace(tally, arms=(*arms[:step], sums, *arms[step + 1 :]))
     if metric.kind in MEANS:
         band = two_means.difference_over((sums,), alpha=beta)
-        is_within = band is not None and -metric.margin < band[0]
-        if metric.kind is Kind.SCORE:
-            is_within = is_within and band is not None and band[2] < metric.margin
-        return dataclasses.replace(tally, is_safe=is_within)
+        low, _, high = band or (-math.inf, 0.0, math.inf)
+        is_low_enough = high < metric.margin or metric.kind is Kind.OUTCOME  # of outcomes, more is better
+        return dataclasses.replace(tally, is_safe=-metric.margin < low and is_low_enough)
     fresh = two_rates.Look(
         candidate=one.num, candidate_yes=int(one.total), control=other.num, control_yes=int(other.total)
     )
@@ -293,8 +292,7 @@ def _judged_mean(metric: Metric, tally: Tally, *, alpha: float) -> Check:
 
 
 def _check(metric: Metric, verdict: Verdict, value: float | None, bound: float, reason: str) -> Check:
-    # A document holds JSON, which has no infinity; e-values beyond this are all the same certainty.
-    shown = None if value is None else min(value, 1e300)
+    shown = None if value is None else two_rates.shown(value)
     return Check(
         name=metric.kind.value, verdict=verdict, value=shown, bound=bound, reason=reason, is_decisive=metric.is_decisive
     )
@@ -321,7 +319,7 @@ def _drawn(state: State, rules: Rules, reading: Reading, weight_pct: float) -> t
         estimate=estimate,
         low=low,
         high=high,
-        harm_e=min(harm_e(tally, num_steps=rules.num_steps), 1e300) if tally.harm else 1.0,
+        harm_e=two_rates.shown(harm_e(tally, num_steps=rules.num_steps)) if tally.harm else 1.0,
     )
     kept = state.curve[::2] if len(state.curve) >= MAX_CURVE else state.curve
     return (*kept, point)

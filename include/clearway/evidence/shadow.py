@@ -23,10 +23,9 @@ from clearway.contracts.verdict import Check, Judgement, Verdict, judge
 from clearway.evidence import paired
 from clearway.evidence.paired import NO_BAND, NO_BETS, Band
 from clearway.evidence.reading import MAX_AGE_S
+from clearway.evidence.two_rates import shown
 
 ALL = "all"
-# An e-value beyond this is the same certainty; JSON has no infinity.
-MAX_SHOWN = 1e300
 
 
 class Direction(StrEnum):
@@ -193,13 +192,13 @@ def _added(tally: Tally, group: Group, rows: tuple[MirroredRow, ...], rules: Rul
         no_harm_below=paired.add(tally.no_harm_below, paired.bet_above(seen, -margin)) if is_shift else NO_BETS,
         band=paired.widen(tally.band, seen, alpha=_share(rules)),
     )
-    shown = paired.e_value(after.no_harm_above)
+    no_harm = paired.e_value(after.no_harm_above)
     if is_shift:
-        shown = min(shown, paired.e_value(after.no_harm_below))
+        no_harm = min(no_harm, paired.e_value(after.no_harm_below))
     return dataclasses.replace(
         after,
         is_harmful=tally.is_harmful or harm_e(after, rules) >= 1 / _share(rules),
-        is_safe=shown >= 1 / rules.beta,
+        is_safe=no_harm >= 1 / rules.beta,
     )
 
 
@@ -222,7 +221,7 @@ def _judged(group: Group, tally: Tally, rules: Rules, min_rows: int) -> Check:
     return Check(
         name="all rows" if group.name == ALL else f"slice[{group.name}]",
         verdict=verdict,
-        value=min(harm_e(tally, rules), MAX_SHOWN),
+        value=shown(harm_e(tally, rules)),
         bound=1 / _share(rules),
         reason=text,
         is_decisive=group.is_decisive,

@@ -21,9 +21,6 @@ from clearway.evidence import two_rates
 from clearway.evidence.engine import Kind, is_out_of_sight, moments
 from clearway.evidence.reading import Baseline, read
 
-# An e-value beyond this is the same certainty; JSON has no infinity.
-MAX_SHOWN = 1e300
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objective:
@@ -156,7 +153,7 @@ def _judged(objective: Objective, tally: Tally, *, alpha: float, is_seen: bool) 
         verdict, text = Verdict.PASS, f"within its limit: {seen}"
     else:
         verdict, text = Verdict.INCONCLUSIVE, f"not within its limit, and not shown to exceed it: {seen}"
-    return Check(name=objective.kind.value, verdict=verdict, value=min(found, MAX_SHOWN), bound=1 / alpha, reason=text)
+    return Check(name=objective.kind.value, verdict=verdict, value=two_rates.shown(found), bound=1 / alpha, reason=text)
 
 
 def _traffic(num: int, min_requests: int) -> Check:

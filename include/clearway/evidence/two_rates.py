@@ -22,6 +22,7 @@ from dataclasses import dataclass
 ODDS_RATIOS = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 300.0)
 # Rates that healthy services have, at which the absence of harm is looked for.
 COMMON_RATES = (0.0002, 0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5)
+MAX_SHOWN = 1e300
 # Smallest rate of the null's closest point; the e-value exceeds its bound by less than this times the sizes.
 TINY = 1e-9
 
@@ -60,6 +61,11 @@ def mean_e(logs: Sequence[float]) -> float:
     """E-value of the mixture with equal weights, from logarithms per part; inf beyond the range of a float."""
     top = max(logs)
     return math.inf if top > 700 else math.fsum(math.exp(x) for x in logs) / len(logs)  # noqa: PLR2004
+
+
+def shown(e_value: float) -> float:
+    """The e-value as a document holds it: JSON has no infinity, and beyond MAX_SHOWN it is the same certainty."""
+    return min(e_value, MAX_SHOWN)
 
 
 def _against_margin(look: Look, rate: float, margin: float) -> float:
