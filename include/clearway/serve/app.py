@@ -27,13 +27,13 @@ from clearway.serve.http import (
     App,
     Disconnected,
     Headers,
-    Message,
     Receive,
     Scope,
     Send,
     read_body,
     send_bytes,
     send_refusal,
+    with_headers,
 )
 from clearway.serve.local_copy import is_token
 from clearway.serve.mirror import Mirroring
@@ -325,7 +325,8 @@ class ModelServer:
         except Disconnected:
             return
         pages = await self._pages()
-        await pages(scope, _replay(data, receive), _guarded(send, is_page=scope["path"] == "/docs"))
+        extra = [*SECURITY_HEADERS, *([PAGE_POLICY] if scope["path"] == "/docs" else [])]
+        await pages(scope, _replay(data, receive), with_headers(send, extra))
 
     async def _pages(self) -> App:
         if self._making_pages is None:
@@ -372,18 +373,6 @@ async def _refuse(send: Send, refusal: Refusal, trace: bytes, *, is_v2: bool) ->
         await send_bytes(send, refusal.status, v2.refusal_body(refusal), [JSON_TYPE, *headers])
     else:
         await send_refusal(send, refusal, headers)
-
-
-def _guarded(send: Send, *, is_page: bool) -> Send:
-    """`send` for pages of the FastAPI app, with the headers that every answer of this server has."""
-    extra = [*SECURITY_HEADERS, *([PAGE_POLICY] if is_page else [])]
-
-    async def with_headers(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message.get("headers", ()), *extra]}
-        await send(message)
-
-    return with_headers
 
 
 def _replay(data: bytes, receive: Receive) -> Receive:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 
-from clearway.serve.http import App, Headers, Message, Receive, Scope, Send, send_bytes, send_refusal
+from clearway.serve.http import App, Headers, Receive, Scope, Send, send_bytes, send_refusal, with_headers
 from clearway.serve.refusal import Refusal
 from clearway.serve.tokens import Verifier
 
@@ -82,7 +82,7 @@ class Gate:
         headers = dict(scope["headers"])
         origin = headers.get(b"origin", b"")
         if origin in self._rules.origins and not scope["path"].startswith("/admin/"):
-            send = _with_origin(send, origin)
+            send = with_headers(send, [(b"access-control-allow-origin", origin), (b"vary", b"origin")])
             if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
                 await send_bytes(send, 204, b"", list(_PREFLIGHT))
                 return
@@ -117,14 +117,3 @@ class Gate:
         if refusal.code == "too_many_requests" and budgets is not None:
             return [(b"retry-after", str(budgets.wait_s).encode())]
         return {401: [(b"www-authenticate", b"Bearer")], 503: [(b"retry-after", b"60")]}.get(refusal.status, [])
-
-
-def _with_origin(send: Send, origin: bytes) -> Send:
-    extra = [(b"access-control-allow-origin", origin), (b"vary", b"origin")]
-
-    async def with_headers(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message["headers"], *extra]}
-        await send(message)
-
-    return with_headers

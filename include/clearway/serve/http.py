@@ -89,3 +89,14 @@ async def send_refusal(send: Send, refusal: Refusal, headers: Headers | None = N
     """The one form of every error outside the V2 routes: {"error": {"code": …, "message": …}}."""
     body = msgspec.json.encode({"error": {"code": refusal.code, "message": refusal.message}})
     await send_bytes(send, refusal.status, body, [JSON_TYPE, *(headers or [])])
+
+
+def with_headers(send: Send, extra: Headers) -> Send:
+    """`send` that adds headers to the answer of another app."""
+
+    async def sent(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), *extra]}
+        await send(message)
+
+    return sent
