@@ -6,9 +6,8 @@ import random
 from collections import Counter
 
 import msgspec
-import pytest
 
-from serving_kit import JSON_HEADERS, ROW, InProcessEndpoint, call_async, make_package
+from serving_kit import JSON_HEADERS, ROW, call_async
 
 NUM_BODIES = 6_000
 VALID = msgspec.json.encode(
@@ -57,19 +56,6 @@ def mutants(source):
         yield bytes(base)
 
 
-@pytest.fixture(scope="module")
-def app(tmp_path_factory):
-    from clearway.infra.environment import Environment
-
-    home = tmp_path_factory.mktemp("home")
-    env = Environment.load({"CLEARWAY__HOME": str(home), "CLEARWAY__STORAGE__ROOT": (home / "store").as_uri()})
-    endpoint, ref = InProcessEndpoint(env), make_package(env, 0.3)
-    endpoint.load(uri=ref.uri, digest=ref.digest, epoch=1)
-    endpoint.set_weights({ref.digest: 100.0}, epoch=1)
-    yield endpoint.server
-    endpoint.close()
-
-
 def no_constant(name):
     raise AssertionError(f"the answer has the literal {name}")
 
@@ -78,11 +64,11 @@ async def answers_to(app, bodies):
     return [(body, await call_async(app, "POST", "/invocations", body)) for body in bodies]
 
 
-def test_no_bad_body_of_thousands_gets_a_5xx(app):
+def test_no_bad_body_of_thousands_gets_a_5xx(attacked):
     generator = mutants(random.Random(20130401))  # noqa: S311
     bodies = [next(generator) for _ in range(NUM_BODIES)]
     statuses = Counter()
-    for body, answer in asyncio.run(answers_to(app, bodies)):
+    for body, answer in asyncio.run(answers_to(attacked, bodies)):
         assert answer.status in ALLOWED, (answer.status, body)
         parsed = json.loads(answer.body.decode("utf-8"), parse_constant=no_constant)
         if answer.status == 200:
@@ -97,7 +83,7 @@ def test_no_bad_body_of_thousands_gets_a_5xx(app):
     assert statuses[422] > 1000
 
 
-def test_hostile_headers_get_no_5xx(app):
+def test_hostile_headers_get_no_5xx(attacked):
     source, statuses = random.Random(7), Counter()  # noqa: S311
     names = [
         b"content-type",
@@ -112,7 +98,7 @@ def test_hostile_headers_get_no_5xx(app):
         for _ in range(1_000):
             headers = [(source.choice(names), source.randbytes(source.randint(0, 60))) for _ in range(4)]
             headers += list(JSON_HEADERS) if source.random() < 0.7 else []
-            answer = await call_async(app, "POST", "/invocations", VALID, headers=headers)
+            answer = await call_async(attacked, "POST", "/invocations", VALID, headers=headers)
             statuses[answer.status] += 1
 
     asyncio.run(attack())

@@ -7,24 +7,11 @@ from itertools import islice
 
 import pytest
 
-from clearway.infra.environment import Environment
 from hostile_kit import NUM_FIXED, ROUTES, fixed, fuzzed
-from serving_kit import PRODUCT, InProcessEndpoint, call_async, make_package
+from serving_kit import PRODUCT, call_async
 
 NUM_FUZZED = 3_000
 ALLOWED = {200, 400, 401, 404, 405, 406, 408, 409, 413, 415, 422}
-
-
-@pytest.fixture(scope="module")
-def app(tmp_path_factory):
-    """A server with one version and all traffic on it."""
-    home = tmp_path_factory.mktemp("home")
-    env = Environment.load({"CLEARWAY__HOME": str(home), "CLEARWAY__STORAGE__ROOT": (home / "store").as_uri()})
-    endpoint, ref = InProcessEndpoint(env), make_package(env, 0.3)
-    endpoint.load(uri=ref.uri, digest=ref.digest, epoch=1)
-    endpoint.set_weights({ref.digest: 100.0}, epoch=1)
-    yield endpoint.server
-    endpoint.close()
 
 
 def statuses_of(app, requests):
@@ -43,16 +30,16 @@ def statuses_of(app, requests):
 
 
 @pytest.mark.slow
-def test_no_hostile_request_gets_a_5xx_or_moves_traffic(app):
-    before = app.versions.serving
-    statuses = statuses_of(app, fixed())
+def test_no_hostile_request_gets_a_5xx_or_moves_traffic(attacked):
+    before = attacked.versions.serving
+    statuses = statuses_of(attacked, fixed())
     assert sum(statuses.values()) == NUM_FIXED
-    statuses += statuses_of(app, islice(fuzzed(random.Random(3)), NUM_FUZZED))  # noqa: S311
+    statuses += statuses_of(attacked, islice(fuzzed(random.Random(3)), NUM_FUZZED))  # noqa: S311
     assert {200, 400, 401, 404, 405, 406, 413, 415, 422} <= set(statuses)
-    assert app.versions.serving.traffic is before.traffic
+    assert attacked.versions.serving.traffic is before.traffic
 
 
-def test_every_described_route_is_among_those_attacked(app):
-    paths = asyncio.run(call_async(app, "GET", "/openapi.json")).json["paths"]
+def test_every_described_route_is_among_those_attacked(attacked):
+    paths = asyncio.run(call_async(attacked, "GET", "/openapi.json")).json["paths"]
     known = {route.replace("0" * 64, "{digest}").replace(PRODUCT, "{name}") for route in ROUTES} | {"/admin/observe"}
     assert {path for path in paths if not path.endswith("/examples")} <= known
