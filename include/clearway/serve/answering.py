@@ -9,7 +9,7 @@ from clearway.contracts.errors import DataError
 from clearway.packaging.encoder import RowError
 from clearway.serve.children import Child, Failed
 from clearway.serve.frames import Row
-from clearway.serve.refusal import Refusal
+from clearway.serve.refusal import Refusal, bad_value, no_finite_score
 from clearway.serve.turns import Turns
 from clearway.serve.versions import Serving, Version
 
@@ -17,7 +17,6 @@ log = logging.getLogger("clearway.serve")
 
 # Rows scored on the event loop itself; more than these take longer than handing them to a thread costs (about 60 us).
 MAX_INLINE_ROWS = 16
-_MAX_MESSAGE = 2_000  # characters; a text that names a caller's field must not grow with it
 
 
 class SharedRefusal(Refusal):
@@ -83,7 +82,4 @@ def score_rows(version: Version, rows: Sequence[Row]) -> list[float]:
 
 
 def _refusal_of(error: RowError | DataError) -> Refusal:
-    if isinstance(error, RowError):
-        return Refusal(422, "bad_value", str(error)[:_MAX_MESSAGE])
-    text = "the model has no finite score for one of the rows; its values are too extreme"
-    return Refusal(422, "no_finite_score", text)
+    return bad_value(str(error)) if isinstance(error, RowError) else no_finite_score()

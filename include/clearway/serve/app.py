@@ -48,7 +48,6 @@ log = logging.getLogger("clearway.serve")
 
 MAX_REQUEST_ID = 64  # characters of a caller's own x-request-id
 OVERLOADED, CRASHED = 503, 500
-MAX_MESSAGE = 2_000  # characters; a text that names a caller's field must not grow with it
 WATCH_S = 0.5  # seconds between two looks at the dead-man timer, which is set in seconds
 MAX_IN_FLIGHT = 256  # requests beyond this wait longer than a caller would; they are told to come back
 _TEXT = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")

@@ -17,12 +17,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from clearway.contracts.errors import ClearwayError, DataError, IntegrityError
 from clearway.packaging.encoder import Arrays, RowError
 from clearway.serve.frames import CRASHED, Answer, Ask, BadFrame, Frames, Ready, decode_ask, framed
-from clearway.serve.loaded import Loaded, warm
+from clearway.serve.loaded import Loaded, score_together, warm
 from clearway.serve.local_copy import LocalCopy
 
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
@@ -91,21 +90,16 @@ def answers(version: Loaded, asks: Sequence[Ask]) -> list[Answer]:
 
 
 def _scored(version: Loaded, group: list[tuple[int, Arrays]]) -> list[Answer]:
-    try:
-        numeric, categorical = (np.concatenate(parts) for parts in zip(*(arrays for _, arrays in group), strict=True))
-        scores = version.scorer.score(numeric, categorical).tolist()
-    except Exception as error:  # noqa: BLE001 - belongs to one of them, and is told to the gateway
-        if len(group) > 1:
-            return [answer for one in group for answer in _scored(version, [one])]
-        if isinstance(error, DataError):
-            return [Answer(group[0][0], code="no_finite_score")]
-        return [Answer(group[0][0], code=CRASHED, message=f"{type(error).__name__}: {error}"[:500])]
-    found, start = [], 0
-    for number, arrays in group:
-        end = start + len(arrays[0])
-        found.append(Answer(number, scores=scores[start:end]))
-        start = end
-    return found
+    found = score_together(version.scorer, [arrays for _, arrays in group])
+    return [_answer(number, scores) for (number, _), scores in zip(group, found, strict=True)]
+
+
+def _answer(number: int, scores: list[float] | Exception) -> Answer:
+    if isinstance(scores, DataError):
+        return Answer(number, code="no_finite_score")
+    if isinstance(scores, Exception):
+        return Answer(number, code=CRASHED, message=f"{type(scores).__name__}: {scores}"[:500])
+    return Answer(number, scores=scores)
 
 
 def _die_with(gateway_pid: int) -> bool:

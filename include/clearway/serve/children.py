@@ -35,7 +35,7 @@ from clearway.serve.frames import (
     framed,
     read_frame,
 )
-from clearway.serve.refusal import Refusal
+from clearway.serve.refusal import Refusal, bad_value, no_finite_score
 
 log = logging.getLogger("clearway.serve")
 
@@ -54,8 +54,6 @@ MAX_WAITING_BYTES = 8 << 20
 # Requests in a row without an answer. A version that fails one of a hundred does so five times in a row once in 10^10
 # requests; at most five callers wait the whole second.
 MAX_FAILURES_IN_A_ROW = 5
-_NO_FINITE = "the model has no finite score for one of the rows; its values are too extreme"
-_MAX_MESSAGE = 2_000
 
 
 class Failed(Exception):
@@ -374,9 +372,9 @@ def _scores_of(answer: Answer, num_rows: int) -> list[float]:
     if not answer.code and len(answer.scores) == num_rows:
         return answer.scores
     if answer.code == "bad_value":
-        raise Refusal(422, "bad_value", answer.message[:_MAX_MESSAGE])
+        raise bad_value(answer.message)
     if answer.code == "no_finite_score":
-        raise Refusal(422, "no_finite_score", _NO_FINITE)
+        raise no_finite_score()
     raise Failed(answer.message or f"{len(answer.scores)} scores for {num_rows} rows")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from clearway.packaging.encoder import Arrays
 from clearway.packaging.package import MAX_GOLDEN_ROWS, Package
 from clearway.packaging.runtime import Scorer
 
@@ -30,6 +31,24 @@ class Loaded:
     def score(self, rows: Sequence[dict[str, Any]]) -> list[float]:
         """One score per row. Raises: RowError for a row, DataError if the model has no finite answer."""
         return self.scorer.score_rows(rows).tolist()  # type: ignore[no-any-return]
+
+
+def score_together(scorer: Scorer, group: Sequence[Arrays]) -> list[list[float] | Exception]:
+    """Scores of several requests by one call; if that fails one by one, so that an error reaches the request that
+    caused it and no other. Per request its scores, or what was raised."""
+    try:
+        numeric, categorical = (np.concatenate(parts) for parts in zip(*group, strict=True))
+        scores = scorer.score(numeric, categorical).tolist()
+    except Exception as error:  # noqa: BLE001 - handed to whoever asked
+        if len(group) == 1:
+            return [error]
+        return [found for one in group for found in score_together(scorer, [one])]
+    found, start = list[list[float] | Exception](), 0
+    for one in group:
+        end = start + len(one[0])
+        found.append(scores[start:end])
+        start = end
+    return found
 
 
 def warm(uri: str, package: Package) -> Loaded:

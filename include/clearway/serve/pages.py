@@ -15,10 +15,10 @@ from clearway.contracts.codec import to_jsonable
 from clearway.contracts.errors import ClearwayError, IntegrityError, StaleWriter, Unavailable
 from clearway.infra.endpoint import DeadMan, Mirror
 from clearway.serve.answering import score_rows
-from clearway.serve.app import MAX_MESSAGE, ModelServer
+from clearway.serve.app import ModelServer
 from clearway.serve.decode import decode
 from clearway.serve.openapi import describe, render_page
-from clearway.serve.refusal import Refusal, shown
+from clearway.serve.refusal import MAX_MESSAGE, Refusal, shown
 from clearway.serve.versions import Version
 
 Digest = Annotated[str, pydantic.Field(pattern=r"^[0-9a-f]{64}$")]

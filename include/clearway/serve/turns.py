@@ -13,11 +13,9 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from clearway.packaging.encoder import Arrays
 from clearway.serve.frames import Row
-from clearway.serve.loaded import Loaded
+from clearway.serve.loaded import Loaded, score_together
 
 
 class _Waiting(NamedTuple):
@@ -59,19 +57,9 @@ class Turns:
 
 
 def _score_group(group: list[_Waiting]) -> None:
-    """All at once; if that fails one by one, so that an error reaches the request that caused it and no other."""
-    try:
-        numeric, categorical = (np.concatenate(parts) for parts in zip(*(one.arrays for one in group), strict=True))
-        scores = group[0].version.scorer.score(numeric, categorical).tolist()
-    except Exception as error:  # noqa: BLE001 - raised again where the request waits
-        if len(group) == 1:
-            group[0].scores.set_exception(error)
+    found = score_together(group[0].version.scorer, [one.arrays for one in group])
+    for one, scores in zip(group, found, strict=True):
+        if isinstance(scores, Exception):
+            one.scores.set_exception(scores)  # raised again where the request waits
         else:
-            for one in group:
-                _score_group([one])
-        return
-    start = 0
-    for one in group:
-        end = start + len(one.arrays[0])
-        one.scores.set_result(scores[start:end])
-        start = end
+            one.scores.set_result(scores)
