@@ -1,0 +1,1 @@
+"""The training engine: knows torch, and nothing of tables, text or releases."""
