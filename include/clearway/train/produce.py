@@ -19,7 +19,7 @@ from clearway.infra.storage import Storage, to_path
 from clearway.packaging.package import PackageContents, write_package
 from clearway.packaging.split import Split
 from clearway.product import LoadedProduct, Model
-from clearway.tabular.checkpoint import load_newest
+from clearway.engine.checkpoints import load_newest
 from clearway.tabular.fit import has_fast_bfloat16
 from clearway.tabular.training_set import (
     TrainingSet,

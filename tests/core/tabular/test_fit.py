@@ -7,7 +7,7 @@ import torch
 from clearway.contracts.errors import DataError, IntegrityError
 from clearway.measures.binary import auc
 from clearway.product import Model
-from clearway.tabular.adamw import AdamW
+from clearway.engine.adamw import AdamW
 from clearway.tabular.bins import Bins
 from clearway.tabular.fit import Fitted, Keeping, Rows, World, fit
 from clearway.tabular.model import score, shape_of

@@ -74,10 +74,10 @@ def _check_record(world: World, run_id: str, digest: str) -> None:
 @pytest.mark.parametrize(
     "plan",
     [
-        "train.step=kill@20",
-        "train.inside_checkpoint=kill@5",
-        "train.before_checkpoint_rename=kill@9",
-        "train.after_checkpoint=kill@2",
+        "engine.step=kill@20",
+        "engine.inside_file=kill@5",
+        "engine.before_rename=kill@9",
+        "engine.after_rename=kill@2",
     ],
 )
 def test_a_worker_killed_in_training_ends_at_the_same_digest(world: World, plan: str):

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clearway.tabular.order import epoch_order, noise_seed, num_steps_per_epoch, one_cycle
+from clearway.engine.order import epoch_order, noise_seed, num_steps_per_epoch, one_cycle
 
 
 @given(num_rows=st.integers(1, 500), seed=st.integers(0, 2**31), epoch=st.integers(0, 50))

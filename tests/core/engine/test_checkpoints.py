@@ -7,22 +7,31 @@ import pytest
 import torch
 
 from clearway.contracts.errors import IntegrityError
+from clearway.engine.checkpoints import load_newest, read
+from clearway.engine.checkpoints import save as save_state
+from clearway.engine.keeping import State
 from clearway.infra.faults import InjectedFault
-from clearway.tabular.checkpoint import Checkpoint, load_newest, read, save
 
 JOB = "j" * 64
 
 
-def checkpoint(step: int, job: str = JOB) -> Checkpoint:
+PROGRESS = {"history": [[1.0, 0.1, 0.7, 1e-3]], "window_loss": 0.1 + 0.2}
+
+
+def checkpoint(step: int) -> State:
     tensors = {"model.w": torch.full((3, 2), float(step)), "mean.w": torch.arange(6.0).view(3, 2)}
-    return Checkpoint(job=job, step=step, tensors=tensors, history=[[1.0, 0.1, 0.7, 1e-3]], loss_sum=0.25)
+    return State(step=step, tensors=tensors, progress=PROGRESS, world_size=1)
+
+
+def save(folder: Path, state: State, job: str = JOB) -> Path:
+    return save_state(folder, state, job=job)
 
 
 def test_what_was_saved_is_loaded(tmp_path):
     save(tmp_path, checkpoint(7))
     loaded = load_newest(tmp_path, job=JOB)
     assert loaded is not None
-    assert (loaded.step, loaded.history, loaded.loss_sum) == (7, [[1.0, 0.1, 0.7, 1e-3]], 0.25)
+    assert (loaded.step, loaded.progress, loaded.world_size) == (7, PROGRESS, 1)
     assert torch.equal(loaded.tensors["model.w"], torch.full((3, 2), 7.0))
 
 
@@ -39,7 +48,7 @@ def test_nothing_saved_is_nothing_loaded(tmp_path):
 @pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "other job"])
 def test_a_damaged_newest_is_stepped_over_aloud(tmp_path, caplog, damage):
     save(tmp_path, checkpoint(1))
-    path = save(tmp_path, checkpoint(2, job="x" * 64 if damage == "other job" else JOB))
+    path = save(tmp_path, checkpoint(2), job="x" * 64 if damage == "other job" else JOB)
     _damage(path, damage)
     with caplog.at_level(logging.WARNING):
         loaded = load_newest(tmp_path, job=JOB)
@@ -64,7 +73,7 @@ def test_every_single_byte_change_is_noticed(tmp_path):
             read(path, job=JOB)
 
 
-@pytest.mark.parametrize("point", ["train.inside_checkpoint", "train.before_checkpoint_rename"])
+@pytest.mark.parametrize("point", ["engine.inside_file", "engine.before_rename"])
 def test_a_crash_while_saving_leaves_the_previous_one(tmp_path, monkeypatch, point):
     save(tmp_path, checkpoint(1))
     monkeypatch.setenv("CLEARWAY_FAULT", f"{point}=raise")
