@@ -27,6 +27,7 @@ from clearway.engine.world import World
 
 FORK = multiprocessing.get_context("fork")
 RECIPE = Recipe(seed=3, batch_size=16, num_epochs=4, lr=0.02, weight_decay=0.01)  # 10 steps an epoch, 40 in all
+SINGLE = Plan()
 DDP = Plan(data_parallel=DataParallel.DDP)
 TIMEOUT = timedelta(seconds=20)
 
@@ -107,7 +108,7 @@ def run(
     *,
     task: Curve | None = None,
     recipe: Recipe = RECIPE,
-    plan: Plan = Plan(),
+    plan: Plan = SINGLE,
     keeping: Keeping | None = None,
     stop_after: int = 10**9,
 ) -> Trained:
@@ -123,13 +124,14 @@ def run(
     )
 
 
-def digest(trained: Trained) -> str:
-    """Of everything a resumed run must reach again: weights, averages, curve, and where torch's generator ended up."""
+def digest(trained: Trained, task: Curve | None = None) -> str:
+    """Of what a resumed run must reach again: weights, averages, curve, the last batch, torch's generator."""
     found = hashlib.sha256()
     tensors = full_tensors(trained.model) | {f"a.{n}": whole(t) for n, t in trained.average.items()}
     for name, tensor in sorted(tensors.items()):
         found.update(name.encode() + tensor.detach().numpy().tobytes())
     found.update(json.dumps(trained.history).encode())
+    found.update(json.dumps(task.seen[-1] if task else []).encode())
     found.update(torch.get_rng_state().numpy().tobytes())
     return found.hexdigest()
 
@@ -203,7 +205,7 @@ def _child(work: Any, rank: int, size: int, port: int, fault: str, pipe: Any, ti
         dist.init_process_group("gloo", rank=rank, world_size=size, timeout=timeout)
         found = {"result": work(World(rank=rank, size=size))}
         dist.destroy_process_group()
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - told to the parent
         pipe.send({"error": traceback.format_exc()})
         os._exit(1)
     pipe.send(found)

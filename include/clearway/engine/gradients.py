@@ -43,7 +43,7 @@ def scale_(parameters: Iterable[nn.Parameter], factor: Tensor | float) -> None:
 
 
 def clip_factor(norm: Tensor, *, limit: float) -> Tensor:
-    """What gradients of this norm are multiplied by; 1 below the limit. Source: torch's clip_grad_norm_, epsilon too."""
+    """What gradients of this norm are multiplied by; 1 below the limit. Source: torch's clip_grad_norm_."""
     return (limit / (norm + 1e-6)).clamp(max=1.0)
 
 

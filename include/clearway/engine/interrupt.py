@@ -1,7 +1,7 @@
 """Why a training should stop now: a signal, a file that somebody made, or a spot notice.
 
-Asking costs nothing per step: signals set a flag, files are looked at once a second, and EC2's metadata service is polled
-by a thread, only if asked for. The loop adds up the answers of all ranks, so that they leave together.
+Asking costs nothing per step: signals set a flag, files are looked at once a second, and EC2's metadata service is
+polled by a thread, only if asked for. The loop adds up the answers of all ranks, so that they leave together.
 """
 
 import json

@@ -78,7 +78,8 @@ def train(
     Raises: DataError if the loss or a parameter stops being finite (nothing of that state is kept); ConfigError if the
         plan does not suit task, device or number of ranks.
     """
-    return _Loop(task, recipe, plan, world, keeping, on_report or (lambda _: None)).run(should_stop)
+    loop = _Loop(task, recipe, plan, world, keeping=keeping, on_report=on_report or (lambda _: None))
+    return loop.run(should_stop)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -98,7 +99,7 @@ class _Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Sums:
-    """What ranks add up after a step: [sum of the loss, its terms, ranks that want to stop, ranks that want to save]."""
+    """What ranks add up after a step: [sum of the loss, its terms, how many want to stop, how many want to save]."""
 
     step: int
     values: Tensor
@@ -118,6 +119,7 @@ class _Loop:
         recipe: Recipe,
         plan: Plan,
         world: World,
+        *,
         keeping: Keeping | None,
         on_report: Callable[[Report], None],
     ) -> None:
@@ -165,6 +167,7 @@ class _Loop:
         self._save()
         if self.keeper is not None:
             self.keeper.wait()
+        self._context(0)  # whoever draws random numbers next draws those of the position, resumed or not
         return Trained(
             model=self.parallel.model.eval(),
             average=self.average,

@@ -88,7 +88,7 @@ def parallelize(task: Task, plan: Plan, world: World) -> Parallel:
 
 
 def full_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Whole parameters and persistent buffers in host memory, by name. Every rank must call it; every rank gets them."""
+    """Whole parameters and persistent buffers in host memory, by name, on every rank. Every rank must call it."""
     return {name: whole(tensor).detach().cpu() for name, tensor in model.state_dict().items()}
 
 
@@ -120,7 +120,7 @@ def _split_layers(task: Task, model: nn.Module, mesh: "DeviceMesh | None") -> No
     styles = dict(task.tensor_plan(model))
     if not styles:
         raise ConfigError(
-            f"tensor_parallel is {mesh[_TENSOR].size()}, but {type(task).__name__} names no layers to split; set it to 1"
+            f"tensor_parallel is {mesh[_TENSOR].size()}, but {type(task).__name__} names no layers to split; set 1"
         )
     parallelize_module(model, mesh[_TENSOR], styles)
 

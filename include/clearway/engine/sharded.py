@@ -103,6 +103,8 @@ class ShardedKeeper:
             fault("engine.before_manifest")
             if self._world.rank == 0:
                 self._complete(folder, head, digests)
+            if self._group is not None:
+                dist.barrier(self._group)  # complete for one is complete for all
             fault("engine.after_save")
         except BaseException as error:  # noqa: BLE001 - raised by `wait`, in the thread that can act on it
             self._error = error

@@ -1,5 +1,6 @@
 """Fit the tabular model: its rows and its loss as a task of the training engine."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,7 @@ class TabularTask:
     def flops_per_sample(self) -> float:
         """Two per weight and row forward, twice that backward; sums and look-ups are not counted."""
         sizes = (self.shape.num_inputs, *self.shape.hidden, 1)
-        weights = sum(i * o for i, o in zip(sizes, sizes[1:], strict=False))
+        weights = sum(i * o for i, o in itertools.pairwise(sizes))
         return 6.0 * self.shape.num_members * weights
 
     def place(self, device: torch.device) -> None:
