@@ -25,7 +25,7 @@ def global_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
         if p.grad is None:
             continue
         layout = _split_axes(p.grad)
-        key = tuple(id(group) for group in layout)
+        key: tuple[object, ...] = tuple(id(group) for group in layout)
         groups[key] = layout
         square = local(p.grad).float().square().sum()
         totals[key] = totals[key] + square if key in totals else square

@@ -272,7 +272,7 @@ class _Loop:
             dist.all_reduce(sums)
         is_copied = None
         if sums.device.type == "cuda":
-            sums, is_copied = sums.to("cpu", non_blocking=True), torch.cuda.Event()
+            sums, is_copied = sums.to("cpu", non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
             is_copied.record()
         self.pending.append(_Sums(step=self.step, values=sums, is_copied=is_copied))
 
@@ -299,9 +299,11 @@ class _Loop:
 
     def _end_epoch(self) -> None:
         epoch = self.step // self.sampler.steps_per_epoch
-        self.paces.append(self.meter.read(epoch))
+        pace = self.meter.read(epoch)
+        self.paces.append(pace)
         if self.world.rank == 0:
-            LOG.info("epoch %d of %d done", epoch, self.recipe.num_epochs)
+            text = "epoch %d of %d done: %.0f samples/s, %.1f %% of the time waiting for them"
+            LOG.info(text, epoch, self.recipe.num_epochs, pace.samples_per_s, 100 * pace.wait_share)
 
     def _tensors(self) -> dict[str, Tensor]:
         """The live state by name."""

@@ -21,10 +21,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
-from torch.distributed.checkpoint.filesystem import FileSystemWriter
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
+from torch.distributed.checkpoint.state_dict_loader import load as load_shards
+from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 
 from clearway.contracts.errors import IntegrityError
 from clearway.contracts.manifest import canonical_json
@@ -111,7 +112,7 @@ class ShardedKeeper:
 
     def _write_shards(self, folder: Path, staged: Any) -> None:
         writer = _Writer(folder, sync_files=True, overwrite=False)
-        dcp.save(staged, storage_writer=writer, process_group=self._group, no_dist=self._world.size == 1)
+        save_shards(staged, storage_writer=writer, process_group=self._group, no_dist=self._world.size == 1)
         fault("engine.before_digests")
 
     def _everyones_digests(self, folder: Path) -> dict[str, str]:
@@ -171,8 +172,8 @@ class ShardedKeeper:
     def _load(self, folder: Path, tensors: dict[str, Tensor]) -> State:
         manifest = json.loads((folder / MANIFEST).read_bytes())
         check_world(self._keeping, saved=manifest["world_size"], now=self._world.size)
-        reader = dcp.FileSystemReader(folder)
-        dcp.load(dict(tensors), storage_reader=reader, process_group=self._group, no_dist=self._world.size == 1)
+        reader = FileSystemReader(folder)
+        load_shards(dict(tensors), storage_reader=reader, process_group=self._group, no_dist=self._world.size == 1)
         self._saved_step = manifest["step"]
         return State(
             step=manifest["step"],

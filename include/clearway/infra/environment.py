@@ -54,6 +54,23 @@ class Jobs(Section):
     max_seconds: float = pydantic.Field(3600, gt=0)
 
 
+class Training(Section):
+    """How the processes of a training find each other and when they give up; see docs/reference/training.md.
+
+    `allows_other_world`: go on with another number of processes, no longer bitwise. `watches_spot`: ask EC2's metadata
+    service for notices. `stop_file`: stop when this exists; empty = no file.
+    """
+
+    min_nodes: int = pydantic.Field(1, ge=1)
+    max_nodes: int = pydantic.Field(1, ge=1)
+    rendezvous: str = "localhost:0"
+    max_restarts: int = pydantic.Field(2, ge=0)
+    collective_timeout_s: float = pydantic.Field(60.0, gt=0)
+    allows_other_world: bool = False
+    watches_spot: bool = False
+    stop_file: str = ""
+
+
 class Tracking(Section):
     """MLflow server; loopback locally. Empty = the SQLite file below home, without a server."""
 
@@ -117,6 +134,7 @@ class Environment(Section):
     storage: Storage = Storage()
     spark: Spark = Spark()
     jobs: Jobs = Jobs()
+    training: Training = Training()
     tracking: Tracking = Tracking()
     endpoint: Endpoint = Endpoint()
     serving: Serving = Serving()

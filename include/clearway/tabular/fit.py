@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from clearway.engine.keeping import Keeping
 from clearway.engine.loop import Report, train
+from clearway.engine.meter import Pace
 from clearway.engine.order import noise_seed
 from clearway.engine.plan import DataParallel, Plan, Precision, Recipe
 from clearway.engine.task import Batch, Context
@@ -57,7 +58,8 @@ class World(Peers):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:
     """What came out. `history`: [step, epochs done, mean loss, learning rate] per report; `is_complete` is False when
-    the run was asked to stop: its checkpoint is written, and the same call again goes on."""
+    the run was asked to stop: its checkpoint is written, and the same call again goes on. `is_bitwise`, `paces`: as in
+    `engine.loop.Trained`."""
 
     model: TabularModel
     history: list[Report]
@@ -65,6 +67,8 @@ class Fitted:
     num_steps: int
     resumed_step: int
     num_samples: int
+    is_bitwise: bool
+    paces: list[Pace]
 
 
 class TabularTask:
@@ -149,6 +153,8 @@ def fit(
         num_steps=trained.num_steps,
         resumed_step=trained.resumed_step,
         num_samples=trained.num_samples,
+        is_bitwise=trained.is_bitwise,
+        paces=trained.paces,
     )
 
 

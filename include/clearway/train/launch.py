@@ -2,7 +2,8 @@
 
 One process per local GPU, or one for all cores. Where that is safe, workers are forked from this process, which has
 imported torch already (2.5 CPU seconds saved per worker); otherwise they are new interpreters. CUDA survives no fork.
-A worker that dies is started again from its last checkpoint, `MAX_RESTARTS` times.
+A worker that dies is started again from its last checkpoint, as often as the restart budget says. Several machines form
+one group when each calls `launch` with the same job in a shared folder and the same rendezvous.
 """
 
 import json
@@ -10,6 +11,7 @@ import logging
 import sys
 import tempfile
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,16 +20,43 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from clearway.contracts.codec import from_jsonable, to_jsonable
-from clearway.contracts.errors import DataError, JobFailed
+from clearway.contracts.errors import ConfigError, DataError, JobFailed
 from clearway.contracts.manifest import canonical_json
 from clearway.train.worker import JOB, OUTCOME, End, Job, Outcome, work
 
 LOG = logging.getLogger("clearway.train")
-MAX_RESTARTS = 2
 # One line of JSON per state change of the agent, of use to a fleet, not to a reader of this log.
 logging.getLogger("torchelastic-events-null").setLevel(logging.WARNING)
 # The agent looks this often whether its workers are done; it adds half of this to every training.
 MONITOR_INTERVAL_S = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """The agents of one training.
+
+    Args:
+        min_nodes, max_nodes: machines; with fewer than `max_nodes` it starts after a wait, and more may join, which
+            restarts all workers from the last checkpoint and costs one restart.
+        rendezvous: host:port where they meet, the same on all; port 0 for a machine alone.
+        max_restarts: how often all workers are started again before the training fails.
+    """
+
+    min_nodes: int = 1
+    max_nodes: int = 1
+    rendezvous: str = "localhost:0"
+    max_restarts: int = 2
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_nodes <= self.max_nodes:
+            raise ConfigError(f"nodes are {self.min_nodes}:{self.max_nodes}; allowed: 1 <= smallest <= largest")
+        if self.max_nodes > 1 and self.rendezvous.endswith(":0"):
+            raise ConfigError(f"{self.max_nodes} nodes cannot meet at {self.rendezvous}; name one of them as host:port")
+        if self.max_restarts < 0:
+            raise ConfigError(f"max_restarts is {self.max_restarts}; allowed: 0 or more")
+
+
+ALONE = Group()
 
 
 def num_local_processes() -> int:
@@ -40,7 +69,7 @@ def has_gpu() -> bool:
     return torch.cuda.device_count() > 0
 
 
-def launch(job: Job, *, num_processes: int, can_fork: bool) -> Outcome:
+def launch(job: Job, *, num_processes: int, can_fork: bool, group: Group = ALONE) -> Outcome:
     """Train to the end.
 
     `can_fork`: torch has computed nothing in this process yet. Its OpenMP threads do not survive a fork: a child of a
@@ -53,9 +82,11 @@ def launch(job: Job, *, num_processes: int, can_fork: bool) -> Outcome:
     (folder / JOB).write_bytes(canonical_json(to_jsonable(job)))
     with tempfile.TemporaryDirectory(prefix="clearway-torchrun-") as logs:
         try:
-            _run_agent(str(folder / JOB), _config(num_processes, logs), is_forking=can_fork and not has_gpu())
+            config = _config(job, group, num_processes, logs)
+            _run_agent(str(folder / JOB), config, is_forking=can_fork and not has_gpu())
         except ChildFailedError as error:
-            raise JobFailed(f"training in {folder} died {MAX_RESTARTS + 1} times: {_first_line(error)}") from error
+            times = group.max_restarts + 1
+            raise JobFailed(f"training in {folder} died {times} times: {_first_line(error)}") from error
         except SignalException as error:
             raise JobFailed(f"training in {folder} was stopped by signal {error.sigval}; start it again") from error
     return _checked_outcome(folder)
@@ -79,15 +110,15 @@ def _run_agent(job_path: str, config: LaunchConfig, *, is_forking: bool) -> None
         elastic_launch(config, sys.executable)("-m", "clearway.train.worker", job_path)
 
 
-def _config(num_processes: int, logs: str) -> LaunchConfig:
+def _config(job: Job, group: Group, num_processes: int, logs: str) -> LaunchConfig:
     return LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
+        min_nodes=group.min_nodes,
+        max_nodes=group.max_nodes,
         nproc_per_node=num_processes,
-        run_id=uuid.uuid4().hex,
+        run_id=job.identity if group.max_nodes > 1 else uuid.uuid4().hex,
         rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        max_restarts=MAX_RESTARTS,
+        rdzv_endpoint=group.rendezvous,
+        max_restarts=group.max_restarts,
         monitor_interval=MONITOR_INTERVAL_S,
         start_method="fork",
         logs_specs=DefaultLogsSpecs(log_dir=logs),

@@ -10,6 +10,8 @@ import torch
 
 from clearway.contracts.errors import IntegrityError
 from clearway.contracts.manifest import canonical_json, sha256_of
+from clearway.engine.checkpoints import load_newest
+from clearway.engine.interrupt import EC2_METADATA
 from clearway.infra.clock import Clock
 from clearway.infra.datasets import DAY, DatasetDocument, open_dataset
 from clearway.infra.environment import Environment, project_root
@@ -19,7 +21,6 @@ from clearway.infra.storage import Storage, to_path
 from clearway.packaging.package import PackageContents, write_package
 from clearway.packaging.split import Split
 from clearway.product import LoadedProduct, Model
-from clearway.engine.checkpoints import load_newest
 from clearway.tabular.fit import has_fast_bfloat16
 from clearway.tabular.training_set import (
     TrainingSet,
@@ -29,7 +30,7 @@ from clearway.tabular.training_set import (
     write_arrays,
 )
 from clearway.train.contents import base_rate, package_contents
-from clearway.train.launch import has_gpu, launch, num_local_processes
+from clearway.train.launch import Group, has_gpu, launch, num_local_processes
 from clearway.train.provenance import code_commit, code_digest, environment_facts, git_state, lock_digest
 from clearway.train.spec import Inputs, Trained
 from clearway.train.worker import ARRAYS, Job, Outcome
@@ -69,7 +70,7 @@ def produce(
     plan = _plan(inputs, product=product, env=env, storage=storage, folder=to_path(folder))
     write_arrays(plan.training_set, Path(plan.job.folder) / ARRAYS)
     LOG.info("training on %d rows, holdout from %s", plan.training_set.num_rows, plan.split.holdout_start)
-    outcome = launch(plan.job, num_processes=plan.num_processes, can_fork=can_fork)
+    outcome = launch(plan.job, num_processes=plan.num_processes, can_fork=can_fork, group=_group(env))
     fault("train.before_package")
     facts = _facts(inputs, plan, outcome)
     ref = write_package(storage, layout, _contents(plan, product, facts), key_folder=env.home / "keys")
@@ -83,6 +84,7 @@ def produce(
         ended_s=clock.now_s(),
         fit_s=outcome.fit_s,
         num_samples=outcome.num_samples,
+        paces=_paces(outcome),
     )
 
 
@@ -92,7 +94,9 @@ def _plan(inputs: Inputs, *, product: LoadedProduct, env: Environment, storage: 
     training_set = make_training_set(split.train, features=product.spec.features, model=settings)
     num_processes = num_local_processes()
     is_bfloat16 = has_fast_bfloat16(torch.device("cuda" if has_gpu() else "cpu"))
-    machine = {"num_threads": env.jobs.num_threads, "num_processes": num_processes, "is_bfloat16": is_bfloat16}
+    # A state that any number of processes may go on with is not of one number.
+    counted = 0 if env.training.allows_other_world else num_processes
+    machine = {"num_threads": env.jobs.num_threads, "num_processes": counted, "is_bfloat16": is_bfloat16}
     identity = _identity(inputs, settings, training_set, machine=machine)
     # A folder of its own per identity: other code or another kind of machine starts afresh instead of mixing states.
     own = folder / identity[:16]
@@ -105,6 +109,10 @@ def _plan(inputs: Inputs, *, product: LoadedProduct, env: Environment, storage: 
         settings=settings.model_dump(mode="json"),
         num_threads=env.jobs.num_threads,
         is_bfloat16=is_bfloat16,
+        collective_timeout_s=env.training.collective_timeout_s,
+        allows_other_world=env.training.allows_other_world,
+        stop_file=env.training.stop_file,
+        metadata_url=EC2_METADATA if env.training.watches_spot else "",
     )
     return Plan(
         document=open_dataset(storage, inputs.dataset),
@@ -113,6 +121,16 @@ def _plan(inputs: Inputs, *, product: LoadedProduct, env: Environment, storage: 
         training_set=training_set,
         job=job,
         num_processes=num_processes,
+    )
+
+
+def _group(env: Environment) -> Group:
+    asked = env.training
+    return Group(
+        min_nodes=asked.min_nodes,
+        max_nodes=asked.max_nodes,
+        rendezvous=asked.rendezvous,
+        max_restarts=asked.max_restarts,
     )
 
 
@@ -144,6 +162,7 @@ def _facts(inputs: Inputs, plan: Plan, outcome: Outcome) -> dict[str, Any]:
         "seed": plan.settings.seed,
         "num_steps": outcome.num_steps,
         "world_size": outcome.world_size,
+        "is_bitwise": outcome.is_bitwise,
         "num_threads": plan.job.num_threads,
         "is_bfloat16": plan.job.is_bfloat16,
         "device": outcome.device,
@@ -168,6 +187,11 @@ def _contents(plan: Plan, product: LoadedProduct, facts: dict[str, Any]) -> Pack
         weights=weights,
         facts=facts,
     )
+
+
+def _paces(outcome: Outcome) -> tuple[tuple[float, ...], ...]:
+    steps = {round(done): step for step, done, *_ in outcome.history if done == round(done)}
+    return tuple((steps[p.epoch], p.samples_per_s, p.wait_share) for p in outcome.paces if p.epoch in steps)
 
 
 def _logged_params(facts: dict[str, Any]) -> dict[str, str]:

@@ -7,7 +7,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from clearway import packaging, tabular
+from clearway import engine, packaging, tabular
 from clearway.infra.environment import project_root
 
 LIBRARIES = ("torch", "numpy", "pyarrow", "onnx", "onnxruntime", "safetensors")
@@ -60,7 +60,7 @@ def machine() -> str:
 
 
 def _rooms() -> tuple[Path, ...]:
-    return Path(__file__).parent, Path(tabular.__path__[0]), Path(packaging.__path__[0])
+    return Path(__file__).parent, *(Path(room.__path__[0]) for room in (engine, tabular, packaging))
 
 
 def _git(root: Path, *arguments: str) -> str | None:

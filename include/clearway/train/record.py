@@ -19,10 +19,13 @@ def run_record(trained: Trained, *, product: str, release_id: str) -> RunRecord:
 
 
 def _curves(trained: Trained) -> list[Metric]:
+    points: list[tuple[float, tuple[str, ...], list[float]]]
+    points = [(step, ("epoch", "train_log_loss", "lr"), values) for step, *values in trained.history]
+    points += [(step, ("epoch_samples_per_s", "data_wait_share"), values) for step, *values in trained.paces]
     return [
         Metric(name=name, value=value, step=int(step))
-        for step, epoch, loss, lr in trained.history
-        for name, value in (("epoch", epoch), ("train_log_loss", loss), ("lr", lr))
+        for step, names, values in points
+        for name, value in zip(names, values, strict=True)
     ]
 
 

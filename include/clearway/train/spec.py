@@ -37,6 +37,7 @@ class Trained:
         history: [step, epochs done, mean training log-loss, learning rate] per report.
         params: everything worth a line in MLflow.
         started_s, ended_s: Unix seconds. `fit_s`: seconds of the last process's loop; it saw `num_samples` rows.
+        paces: [step, samples per second, share of the time waiting for them] by epoch of that process.
     """
 
     model: ModelRef
@@ -47,3 +48,4 @@ class Trained:
     ended_s: float
     fit_s: float
     num_samples: int
+    paces: tuple[tuple[float, ...], ...] = ()

@@ -28,14 +28,14 @@ import torch.distributed as dist
 from clearway.contracts.codec import from_jsonable, to_jsonable
 from clearway.contracts.errors import DataError, Unavailable
 from clearway.contracts.manifest import canonical_json
+from clearway.engine.interrupt import Interrupts
+from clearway.engine.meter import Pace
 from clearway.product import Model
 from clearway.tabular.fit import Fitted, Keeping, Rows, World, fit, make_deterministic
 from clearway.tabular.model import ModelShape, shape_of
 
 LOG = logging.getLogger("clearway.train")
 ARRAYS, OUTCOME, JOB = "arrays.safetensors", "outcome.json", "job.json"
-# A rank that says nothing for this long is lost: the group ends and is started again from the last checkpoint.
-COLLECTIVE_TIMEOUT = timedelta(seconds=60)
 # An earlier process of the same job, told to stop, needs one step and one checkpoint.
 LOCK_TIMEOUT_S = 30.0
 _PR_SET_PDEATHSIG = 1
@@ -54,7 +54,10 @@ class Job:
     """Everything a worker needs. `identity`: digest of all that decides the result.
 
     `settings`: the product's model section with overrides applied. `is_bfloat16`: precision of matrix products; decided
-    once, so that all ranks agree and a run resumed elsewhere does not change it.
+    once, so that all ranks agree and a run resumed elsewhere does not change it. `collective_timeout_s`: a rank that
+    says nothing for this long is lost; the group ends and is started again from the last checkpoint.
+    `allows_other_world`: go on with another number of ranks, no longer bitwise. `stop_file`, `metadata_url`: as in
+    `engine.interrupt.Interrupts`, "" for none.
     """
 
     folder: str
@@ -64,6 +67,10 @@ class Job:
     settings: dict[str, Any]
     num_threads: int
     is_bfloat16: bool
+    collective_timeout_s: float = 60.0
+    allows_other_world: bool = False
+    stop_file: str = ""
+    metadata_url: str = ""
 
     @property
     def model(self) -> Model:
@@ -77,7 +84,8 @@ class Job:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What rank 0 leaves behind. `history` as in `fit.Fitted`; `fit_s`: wall seconds of this process's loop, in which
-    all ranks together saw `num_samples` rows."""
+    all ranks together saw `num_samples` rows; `is_bitwise`: False once another number of ranks went on; `paces`: speed
+    and waiting by epoch."""
 
     end: End
     reason: str
@@ -88,30 +96,36 @@ class Outcome:
     num_samples: int
     device: str
     world_size: int
+    is_bitwise: bool = True
+    paces: tuple[Pace, ...] = ()
 
 
 def work(job_path: str) -> None:
     """Entry point of every rank."""
     _die_with_parent()
     job = from_jsonable(Job, json.loads(Path(job_path).read_text(encoding="utf-8")))
-    stop = _stop_flag()
-    with _world(is_bfloat16=job.is_bfloat16) as world, _locked(Path(job.folder), world):
+    interrupts = Interrupts(file=Path(job.stop_file) if job.stop_file else None, metadata_url=job.metadata_url or None)
+    interrupts.on_signals()
+    with _world(job) as world, _locked(Path(job.folder), world):
         make_deterministic(job.num_threads)
-        outcome = _train(job, world, stop)
+        outcome = _train(job, world, interrupts)
     if world.rank == 0:
         _write_outcome(Path(job.folder), outcome)
 
 
-def _train(job: Job, world: World, stop: list[bool]) -> Outcome:
+def _train(job: Job, world: World, interrupts: Interrupts) -> Outcome:
     folder, started_s = Path(job.folder), time.monotonic()
     rows = Rows(**safetensors.torch.load_file(folder / ARRAYS))
-    keeping = Keeping(folder=folder, job=job.identity, every_s=job.model.checkpoint_s)
+    keeping = Keeping(
+        folder=folder, job=job.identity, every_s=job.model.checkpoint_s, allows_other_world=job.allows_other_world
+    )
     try:
-        fitted = fit(rows, job.shape, job.model, world=world, keeping=keeping, should_stop=lambda: stop[0])
+        fitted = fit(rows, job.shape, job.model, world=world, keeping=keeping, should_stop=interrupts.should_stop)
     except DataError as error:
         return _outcome(End.REFUSED, str(error), None, world, started_s)
     end = End.DONE if fitted.is_complete else End.STOPPED
-    reason = "" if fitted.is_complete else "asked to stop; a checkpoint is written, start again to go on"
+    asked = interrupts.reason or "another rank was asked"
+    reason = "" if fitted.is_complete else f"asked to stop ({asked}); a checkpoint is written, start again to go on"
     return _outcome(end, reason, fitted, world, started_s)
 
 
@@ -126,6 +140,8 @@ def _outcome(end: End, reason: str, fitted: Fitted | None, world: World, started
         num_samples=fitted.num_samples if fitted else 0,
         device=str(world.device) if world.device.type == "cpu" else torch.cuda.get_device_name(world.device),
         world_size=world.size,
+        is_bitwise=fitted.is_bitwise if fitted else True,
+        paces=tuple(fitted.paces) if fitted else (),
     )
 
 
@@ -141,30 +157,18 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _stop_flag() -> list[bool]:
-    """A one-element list that SIGTERM and SIGINT turn True; the loop leaves after the step it is in."""
-    flag = [False]
-
-    def ask(_signal: int, _frame: object) -> None:
-        flag[0] = True
-
-    signal.signal(signal.SIGTERM, ask)
-    signal.signal(signal.SIGINT, ask)
-    return flag
-
-
 @contextmanager
-def _world(*, is_bfloat16: bool) -> Iterator[World]:
+def _world(job: Job) -> Iterator[World]:
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     has_gpu = torch.cuda.is_available()
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if has_gpu else torch.device("cpu")
     if has_gpu:
         torch.cuda.set_device(device)
-    world = World(rank=rank, size=size, device=device, is_bfloat16=is_bfloat16)
+    world = World(rank=rank, size=size, device=device, is_bfloat16=job.is_bfloat16)
     if size == 1:  # nobody to talk to; joining a group of one would only cost start-up time
         yield world
         return
-    dist.init_process_group("nccl" if has_gpu else "gloo", timeout=COLLECTIVE_TIMEOUT)
+    dist.init_process_group("nccl" if has_gpu else "gloo", timeout=timedelta(seconds=job.collective_timeout_s))
     try:
         yield world
     finally:

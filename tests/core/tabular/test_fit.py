@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from clearway.contracts.errors import DataError, IntegrityError
+from clearway.engine.adamw import AdamW
 from clearway.measures.binary import auc
 from clearway.product import Model
-from clearway.engine.adamw import AdamW
 from clearway.tabular.bins import Bins
 from clearway.tabular.fit import Fitted, Keeping, Rows, World, fit
 from clearway.tabular.model import score, shape_of

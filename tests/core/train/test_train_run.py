@@ -88,7 +88,7 @@ def test_a_worker_killed_in_training_ends_at_the_same_digest(world: World, plan:
     if done.returncode:  # every restart met the fault again: the task fails, and its retry goes on from where it was
         done = world.run_in_child(inputs)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "resumed at step" in done.stderr or plan.startswith("train.inside")
+    assert "resumed at step" in done.stderr or plan.startswith("engine.inside")
     assert json.loads(done.stdout)["model"]["digest"] == undisturbed.model.digest
 
 
