@@ -1,0 +1,1 @@
+"""A causal language model: its shape, network, tokens and the task that an engine trains."""
