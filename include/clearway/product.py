@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
+from pydantic_core import PydanticKnownError
 
 from clearway.contracts.errors import ConfigError
+from clearway.product_language import Language
 from clearway.product_part import Part
 from clearway.product_rollout import Rollout
 
@@ -91,7 +93,8 @@ class Table(Part):
 class PackageSource(Part):
     """Tables carried by an installed Python package, found without importing it.
 
-    `files`: table → path inside the package.
+    `files`: table → path inside the package. A pattern with `*` makes one row per file: its `path` and its `content`,
+    the bytes as they are; for the `shape` function to read.
     """
 
     kind: Literal["package"]
@@ -122,7 +125,7 @@ class Batch(Part):
     `last`: start of the last batch of a source that has ended; the schedule stops after it.
     """
 
-    every: Literal["day", "week", "month"]
+    every: Literal["day", "week", "month", "quarter"]
     first: Instant
     last: Instant | None = None
 
@@ -138,12 +141,15 @@ class Batch(Part):
     @property
     def cron(self) -> str:
         """The same clock as a cron expression (UTC)."""
-        return {"day": "0 0 * * *", "week": "0 0 * * 1", "month": "0 0 1 * *"}[self.every]
+        return {"day": "0 0 * * *", "week": "0 0 * * 1", "month": "0 0 1 * *", "quarter": "0 0 1 1,4,7,10 *"}[
+            self.every
+        ]
 
     def end_of(self, start: datetime) -> datetime:
         """End of the interval that starts at `start`."""
-        if self.every == "month":
-            return (start.replace(day=1) + timedelta(days=32)).replace(day=1)
+        if self.every in {"month", "quarter"}:
+            reach_days = 32 if self.every == "month" else 95  # into the first month after it, however long they are
+            return (start.replace(day=1) + timedelta(days=reach_days)).replace(day=1)
         return start + timedelta(days={"day": 1, "week": 7}[self.every])
 
     def batch_id(self, start: datetime) -> str:
@@ -181,6 +187,8 @@ def _floor(instant: datetime, every: str) -> datetime:
     day = instant.replace(hour=0, minute=0, second=0, microsecond=0)
     if every == "week":
         return day - timedelta(days=day.weekday())
+    if every == "quarter":
+        return day.replace(month=(day.month - 1) // 3 * 3 + 1, day=1)
     return day.replace(day=1) if every == "month" else day
 
 
@@ -198,6 +206,7 @@ class Features(Part):
     `lookback_days`: raw history the function may use; a batch recomputes that and no more.
     `lead_hours`: a row is predicted this long before its `time`; nothing later may enter.
     `slices`: categorical columns whose values the gates look at one by one.
+    `text`: the column a language model reads, one document per row; it is landed as tokens too.
     """
 
     function: FunctionPath
@@ -209,13 +218,14 @@ class Features(Part):
     categorical: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
     slices: tuple[str, ...] = ()
+    text: str | None = None
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> "Features":
-        names = [*self.numeric, *self.categorical]
+        names = [*self.columns, *([self.text] if self.text else [])]
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
-            raise ValueError(f"columns {twice} are listed twice; list each once under numeric or categorical")
+            raise ValueError(f"columns {twice} are listed twice; list each once under numeric, categorical or text")
         denied = sorted(set(names) & set(self.deny))
         if denied:
             raise ValueError(f"columns {denied} are both features and denied; remove them from one list")
@@ -256,6 +266,7 @@ class Model(Part):
     learning rate or more dropout all left the model underfitted; see docs/reference/flights.md.
     """
 
+    kind: Literal["tabular"] = "tabular"
     num_bins: int = pydantic.Field(48, ge=2, le=256)
     numeric_dim: int = pydantic.Field(4, ge=1, le=64)
     embedding_dim: int = pydantic.Field(8, ge=1, le=64)
@@ -268,6 +279,17 @@ class Model(Part):
     num_epochs: int = pydantic.Field(2, ge=1)
     seed: int = 2013
     checkpoint_s: float = pydantic.Field(5.0, gt=0)
+
+
+def _kind(value: Any) -> Any:
+    """Which model a section describes; without a word, the tabular one."""
+    return value.get("kind", "tabular") if isinstance(value, dict) else value.kind
+
+
+AnyModel = Annotated[
+    Annotated[Model, pydantic.Tag("tabular")] | Annotated[Language, pydantic.Tag("language")],
+    pydantic.Discriminator(_kind),
+]
 
 
 class Range(Part):
@@ -344,6 +366,14 @@ class Monitor(Part):
         return value
 
 
+class Tabular(Part):
+    """The parts that come with a tabular model."""
+
+    label: Label
+    model: Model
+    gates: Gates
+
+
 class Product(Part):
     """All of product.yaml."""
 
@@ -356,18 +386,39 @@ class Product(Part):
     shape: FunctionPath | None = None
     tables: dict[Name, Table] = pydantic.Field(min_length=1)
     batch: Batch
-    label: Label
     features: Features
     validate_: Validation = pydantic.Field(alias="validate")
-    model: Model = Model()
+    model: AnyModel = Model()
+    label: Label | None = pydantic.Field(None, validate_default=True)
     tune: Tune = Tune()
-    gates: Gates
+    gates: Gates | None = pydantic.Field(None, validate_default=True)
     release: Release
     rollout: Rollout = Rollout()
     monitor: Monitor = Monitor()
 
+    @pydantic.field_validator("label", "gates")
+    @classmethod
+    def _fits_the_model(cls, value: Part | None, info: pydantic.ValidationInfo) -> Part | None:
+        model = info.data.get("model")
+        if value is None and isinstance(model, Model):
+            raise PydanticKnownError("missing")
+        if value is not None and isinstance(model, Language):
+            raise ValueError("is of a tabular model, the model section says kind: language; remove one of the two")
+        return value
+
+    @pydantic.model_validator(mode="after")
+    def _text_is_read(self) -> "Product":
+        if (self.features.text is None) is isinstance(self.model, Language):
+            raise ValueError(
+                f"features.text is {self.features.text!r} and model.kind is {self.model.kind!r}; a language model "
+                "reads one text column, a tabular model none"
+            )
+        return self
+
     @pydantic.model_validator(mode="after")
     def _label_is_landed(self) -> "Product":
+        if self.label is None:
+            return self
         table = self.tables.get(self.label.table)
         if table is None or not {self.label.column, self.features.key} <= set(table.columns):
             raise ValueError(
@@ -375,6 +426,16 @@ class Product(Part):
                 f"declared: {sorted(self.tables)}"
             )
         return self
+
+    @property
+    def tabular(self) -> "Tabular":
+        """What only a product with a tabular model has. Raises: ConfigError for another kind."""
+        if not isinstance(self.model, Model) or self.label is None or self.gates is None:
+            raise ConfigError(
+                f"product {self.name!r} has a {self.model.kind} model, and this step is for tabular ones; "
+                "with a language model the way ends after validate"
+            )
+        return Tabular(label=self.label, model=self.model, gates=self.gates)
 
     @property
     def functions(self) -> tuple[str, ...]:

@@ -110,7 +110,7 @@ def _written(loc: Where) -> Where:
     for piece in loc:
         if piece == "[key]":
             continue
-        if not isinstance(found, types.UnionType):
+        if not _is_choice(found):
             where = (*where, piece)
         found = _inside(found, piece)
     return where
@@ -151,12 +151,21 @@ def _part_at(loc: Where) -> type[Part]:
     return typing.cast(type[Part], found)
 
 
+def _is_choice(annotation: Any) -> bool:
+    """Whether this is one of several parts, told apart by their `kind`."""
+    is_union = isinstance(annotation, types.UnionType) or get_origin(annotation) is typing.Union
+    return is_union and type(None) not in get_args(annotation)
+
+
 def _inside(annotation: Any, piece: str | int) -> Any:
     """What the schema has below `annotation` at one piece of a location; None where it has nothing."""
     if isinstance(annotation, type) and issubclass(annotation, Part):
         return next((i.annotation for n, i in annotation.model_fields.items() if piece == (i.alias or n)), None)
-    if isinstance(annotation, types.UnionType):  # a discriminated union: the piece is the tag
-        return next(a for a in get_args(annotation) if piece in get_args(a.model_fields["kind"].annotation))
+    if _is_choice(annotation):  # a discriminated union: the piece is the tag
+        parts = [typing.get_args(a)[0] if get_origin(a) is typing.Annotated else a for a in get_args(annotation)]
+        return next(part for part in parts if piece in get_args(part.model_fields["kind"].annotation))
+    if type(None) in get_args(annotation):
+        return _inside(next(a for a in get_args(annotation) if a is not type(None)), piece)
     if get_origin(annotation) is dict:
         return get_args(annotation)[1]
     return get_args(annotation)[0] if get_origin(annotation) is tuple else None

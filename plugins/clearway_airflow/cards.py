@@ -15,7 +15,7 @@ import yaml
 import clearway
 
 # Same clock as clearway.product.Batch.cron; a test holds them equal.
-CRON = {"day": "0 0 * * *", "week": "0 0 * * 1", "month": "0 0 1 * *"}
+CRON = {"day": "0 0 * * *", "week": "0 0 * * 1", "month": "0 0 1 * *", "quarter": "0 0 1 1,4,7,10 *"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

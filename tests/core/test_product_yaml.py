@@ -83,7 +83,7 @@ def test_the_smallest_product_is_accepted_and_filled_with_defaults() -> None:
             "27: features.lookback_days is missing; add it\n"
             "include/products/tides/product.yaml:31: features.lookback_dayz is no known field; "
             "did you mean 'lookback_days'? allowed: ['categorical', 'deny', 'function', 'key', 'lead_hours', "
-            "'lookback_days', 'numeric', 'slices', 'time']",
+            "'lookback_days', 'numeric', 'slices', 'text', 'time']",
         ),
         (
             "  lookback_days: 2",
@@ -97,7 +97,7 @@ def test_the_smallest_product_is_accepted_and_filled_with_defaults() -> None:
             "      level: decimal",
             "19: tables.tides.columns.level is \"decimal\"; allowed: 'string',",
         ),
-        ("  every: day", "  every: hour", "22: batch.every is \"hour\"; allowed: 'day', 'week' or 'month'"),
+        ("  every: day", "  every: hour", "22: batch.every is \"hour\"; allowed: 'day', 'week', 'month' or 'quarter'"),
         ("first: 2020-01-01", "first: someday", "23: batch.first: 'someday' is no instant; allowed: 2013-01-31 or"),
         ("first: 2020-01-01", "first: 2020-01-01T05:00", "23: batch.first: 2020-01-01T05:00:00+00:00 is not the start"),
         ("  kind: files", "  kind: ftp", "6: source is {"),

@@ -42,7 +42,7 @@ def judge_candidate(
     make_rng: MakeRng,
 ) -> Measured:
     """Score, compare, gate. `operational`: checks made elsewhere (latency, the live server). Raises: Unmeasurable."""
-    gates, held = product.gates, yardsticks.held
+    gates, held = product.tabular.gates, yardsticks.held
     models = {CANDIDATE: candidate} | ({CHAMPION: champion} if champion else {})
     scores = {name: _score(model, split.holdout, num_threads=num_threads) for name, model in models.items()}
     holdout = Holdout(

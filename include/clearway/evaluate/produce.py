@@ -55,7 +55,7 @@ def produce(
         LOG.info("judging on %d rows from %s", len(split.holdout), split.holdout_start)
         latency = time_single_rows(candidate)
         operational = [
-            latency_check(latency, limit_ms=product.spec.gates.latency_ms),
+            latency_check(latency, limit_ms=product.spec.tabular.gates.latency_ms),
             smoke(ready(), inputs.model, candidate),
         ]
     fault("evaluate.after_smoke")
@@ -75,9 +75,9 @@ def _split(inputs: Inputs, *, product: LoadedProduct, storage: Storage, layout: 
         storage,
         layout,
         open_dataset(storage, inputs.dataset),
-        table=spec.label.table,
+        table=spec.tabular.label.table,
         key=spec.features.key,
-        column=spec.label.column,
+        column=spec.tabular.label.column,
     )
     return split_at(rows, holdout_days=spec.release.holdout_days)
 
@@ -148,7 +148,7 @@ def _write(
     storage: Storage,
     layout: Layout,
 ) -> bytes:
-    confidence = product.spec.gates.confidence
+    confidence = product.spec.tabular.gates.confidence
     data = evaluation_json(measured, case=case, confidence=confidence, release_id=inputs.release_id)
     title = f"Evaluation of {product.name}, release {inputs.release_id}"
     provenance = [("evaluation", sha256_of(data)), *((k, str(v)) for k, v in case.items())]

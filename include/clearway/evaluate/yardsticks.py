@@ -51,7 +51,7 @@ def fit_yardsticks(
     split: Split, encoder: Encoder, *, product: Product, num_threads: int, make_rng: MakeRng
 ) -> Yardsticks:
     """Fit, score, judge on folds, derive the margins. Raises: Unmeasurable."""
-    gates, train, held = product.gates, rows_of(split.train, encoder), rows_of(split.holdout, encoder)
+    gates, train, held = product.tabular.gates, rows_of(split.train, encoder), rows_of(split.holdout, encoder)
     folds = run_folds(
         train,
         slice_values(split.train, product.features.slices),

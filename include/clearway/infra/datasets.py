@@ -21,10 +21,12 @@ from clearway.infra.snapshots import Snapshot, current
 from clearway.infra.storage import Storage
 
 FEATURES_FILE = "features.parquet"
+TOKENS_FILE = "tokens.bin"  # of a product with text: every row's tokens, in the order of the feature file
 KEY = "key"  # string: the product's key
 TIME = "event_time"  # timestamp[us, UTC]: when the predicted thing is scheduled
 DAY = "day"  # date32: the UTC day of TIME, the block of every resampling
 BATCH = "batch_id"  # string
+TOKENS = "tokens"  # binary: a document, as clearway.language reads it
 LABEL = "label"  # float64 0/1, null while unknown
 
 
@@ -75,6 +77,11 @@ def open_dataset(storage: Storage, ref: DatasetRef) -> DatasetDocument:
 def feature_uris(storage: Storage, layout: Layout, document: DatasetDocument) -> list[str]:
     """Addresses of the feature files, oldest batch first."""
     return [_pinned(storage, layout.features(p.batch_id), p).file_uri(FEATURES_FILE) for p in document.features]
+
+
+def token_uris(storage: Storage, layout: Layout, document: DatasetDocument) -> list[str]:
+    """Addresses of the token shards, oldest batch first. Raises: IntegrityError for a product without text."""
+    return [_pinned(storage, layout.features(p.batch_id), p).file_uri(TOKENS_FILE) for p in document.features]
 
 
 def read_features(

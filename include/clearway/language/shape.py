@@ -61,7 +61,7 @@ class LanguageShape:
     def flops_per_token(self) -> float:
         """Forward and backward pass, per token of a full sequence: 6 N + 12 L H Q T.
 
-        N: weights that multiply (every one but the table that is only looked up), 2 operations each forward, 4 backward.
+        N: weights that multiply (all but a table that is only looked up), 2 operations each forward, 4 backward.
         Second term: scores and weighted sums of L layers, H heads of width Q over T tokens, the causal half not taken
         off. Source: PaLM, arXiv 2204.02311, appendix B.
         """

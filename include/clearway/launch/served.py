@@ -87,9 +87,9 @@ def _log_with_labels(storage: Storage, layout: Layout, product: LoadedProduct, b
         storage,
         layout,
         _everything(storage, layout, product.name, batch_ids),
-        table=spec.label.table,
+        table=spec.tabular.label.table,
         key=spec.features.key,
-        column=spec.label.column,
+        column=spec.tabular.label.column,
     )
     return log.join(labels, keys="key", join_type="left outer")
 

@@ -166,10 +166,10 @@ class _Work:
             self.storage,
             self.layout,
             document,
-            table=spec.label.table,
+            table=spec.tabular.label.table,
             key=spec.features.key,
-            column=spec.label.column,
+            column=spec.tabular.label.column,
         )
-        delay_days = spec.tables[spec.label.table].delay_days
+        delay_days = spec.tables[spec.tabular.label.table].delay_days
         batches = label_batches(spec.batch, self.inputs.batch_id, delay_days=delay_days)
         return measure_performance(labels, read_predictions(self.storage, self.layout, batches))

@@ -13,6 +13,7 @@ from pyspark.sql import functions as F  # noqa: N812 - its usual name
 from clearway.contracts.errors import ConfigError
 from clearway.infra.snapshots import Snapshot
 from clearway.preprocess.plan import Stretch, rows_table
+from clearway.preprocess.text import tokens_of
 from clearway.product import LoadedProduct, Product
 
 BATCH_ID = "batch_id"
@@ -45,7 +46,10 @@ def features_of(product: LoadedProduct, tables: dict[str, DataFrame]) -> DataFra
     made: DataFrame = product.function(spec.features.function)(tables)
     numbers = (F.col(name).cast("double").alias(name) for name in spec.features.numeric)
     texts = (F.col(name).cast("string").alias(name) for name in spec.features.categorical)
-    return made.select(spec.features.key, spec.features.time, *numbers, *texts, _batch_id(spec).alias(BATCH_ID))
+    documents = [] if spec.features.text is None else [F.col(spec.features.text), tokens_of(spec.features.text)]
+    return made.select(
+        spec.features.key, spec.features.time, *numbers, *texts, *documents, _batch_id(spec).alias(BATCH_ID)
+    )
 
 
 def _explain(product: LoadedProduct, tables: dict[str, DataFrame], error: PySparkException) -> None:
@@ -72,7 +76,7 @@ def read_tables(
     """
     tables = {}
     for name, table in spec.tables.items():
-        if name == spec.label.table:
+        if spec.label is not None and name == spec.label.table:
             continue
         # A reference table lands whole with every batch, and is the same throughout a stretch.
         ids = [b.batch_id for b in stretch.history] if table.time else [stretch.needs[-1].batch.batch_id]

@@ -37,6 +37,7 @@ class Need:
             "history": [[b.batch_id, b.digest] for b in self.history],
             "lead_hours": features.lead_hours,
             "lookback_days": features.lookback_days,
+            **({"text": features.text} if features.text else {}),
         }
 
 
@@ -109,16 +110,16 @@ def stretches_of(spec: Product, needs: Sequence[Need], *, references: Mapping[st
 
 def rows_table(spec: Product) -> str:
     """Name of the table whose rows are predicted: it has the product's key and clock and is not the label table."""
-    features = spec.features
+    features, label_table = spec.features, spec.label and spec.label.table
     found = [
         name
         for name, table in spec.tables.items()
-        if table.time == features.time and features.key in table.columns and name != spec.label.table
+        if table.time == features.time and features.key in table.columns and name != label_table
     ]
     if len(found) != 1:
         raise ConfigError(
             f"tables {found} have the clock {features.time!r} and the key {features.key!r}; allowed: exactly one "
-            f"besides the label table {spec.label.table!r}"
+            f"besides the label table {label_table!r}"
         )
     return found[0]
 

@@ -27,6 +27,8 @@ from clearway.product import LoadedProduct
 
 # The feature function is built of these; a change in either changes what it computes.
 BLOCKS = Path(__file__).with_name("history.py")
+# … and the tokens of a text of this.
+TOKENISER = Path(__file__).with_name("text.py")
 LOG = logging.getLogger("clearway.preprocess")
 
 
@@ -52,7 +54,9 @@ class Workspace:
         """Raises: IntegrityError if the window or one of its batches is not what its reference names."""
         storage, layout = open_storage(env.store_root), Layout(env.store_root, product.name)
         window = open_window(storage, inputs.raw)
-        files = (product.folder / product.spec.features.function.partition(":")[0], BLOCKS)
+        files = [product.folder / product.spec.features.function.partition(":")[0], BLOCKS]
+        if product.spec.features.text is not None:
+            files.append(TOKENISER)
         return cls(
             product=product,
             env=env,
@@ -101,14 +105,16 @@ class Workspace:
                 Piece(
                     batch_id=n.batch.batch_id,
                     digest=n.batch.digest,
-                    num_rows=_num_rows(self.batches[n.batch.batch_id], label.table),
+                    num_rows=_num_rows(self.batches[n.batch.batch_id], label.table if label else ""),
                 )
-                for n in needs
+                for n in (needs if label else ())
             ),
         )
         fault("preprocess.before_dataset")
         ref = write_dataset(self.storage, self.layout, document)
         keys = read_features(self.storage, self.layout, document, columns=[KEY])[KEY]
+        if label is None:
+            return ref, len(keys), 0
         labels = read_labels(
             self.storage,
             self.layout,

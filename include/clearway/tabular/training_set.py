@@ -65,7 +65,7 @@ def encode(
 def settings_of(product: LoadedProduct, params: dict[str, float]) -> Model:
     """The product's model section with overrides applied. Raises: ConfigError naming the first that does not fit."""
     try:
-        return Model.model_validate(product.spec.model.model_dump() | params)
+        return Model.model_validate(product.spec.tabular.model.model_dump() | params)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
@@ -77,7 +77,7 @@ def settings_of(product: LoadedProduct, params: dict[str, float]) -> Model:
 def training_rows(storage: Storage, dataset: DatasetRef, *, product: LoadedProduct, env: Environment) -> Split:
     """Labelled rows of the dataset, holdout apart. Raises: DataError if either part is empty."""
     document, layout = open_dataset(storage, dataset), Layout(env.store_root, product.name)
-    label, key = product.spec.label, product.spec.features.key
+    label, key = product.spec.tabular.label, product.spec.features.key
     rows = read_labelled(storage, layout, document, table=label.table, key=key, column=label.column)
     return split_at(rows, holdout_days=product.spec.release.holdout_days)
 

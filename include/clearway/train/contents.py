@@ -95,13 +95,13 @@ def _schema(table: pa.Table, product: Product, encoder: Encoder) -> dict[str, An
         name: {"kind": "categorical", "type": "string", "known": list(encoder.vocabulary[name])}
         for name in encoder.categorical
     }
-    label = {"table": product.label.table, "column": product.label.column, "values": [0, 1]}
+    label = product.tabular.label.model_dump() | {"values": [0, 1]}
     return {
         "product": product.name,
         "columns": columns | categories,
         "order": [*encoder.numeric, *encoder.categorical],
         "label": label,
-        "output": {"name": SCORE, "meaning": f"probability that {product.label.column} is 1"},
+        "output": {"name": SCORE, "meaning": f"probability that {label['column']} is 1"},
     }
 
 

@@ -54,12 +54,12 @@ def search(inputs: Inputs, *, product: LoadedProduct, env: Environment, folder: 
     """
     older, newer = _rows(inputs, product, env)
     make_deterministic(env.jobs.num_threads)
-    study = _study(folder, product.spec.model, product.spec.tune.space)
+    study = _study(folder, product.spec.tabular.model, product.spec.tune.space)
     wanted = product.spec.tune.num_trials
     while (left := wanted - _num_ended(study)) > 0:
         LOG.info("%d of %d trials to go", left, wanted)
         # A sampler's own random numbers would start over with the process: these are of the trial, not of the process.
-        study.sampler = _sampler(product.spec.model.seed + wanted - left)
+        study.sampler = _sampler(product.spec.tabular.model.seed + wanted - left)
         study.optimize(lambda trial: _trial(trial, older, newer, product), n_trials=1, catch=(DataError,))
         fault("tune.after_trial")
     return _best(study, product.spec.tune.space)
@@ -128,7 +128,7 @@ def _trial(trial: Trial, older: pa.Table, newer: pa.Table, product: LoadedProduc
 
 def _suggest(trial: Trial, name: str, product: LoadedProduct) -> float:
     limits = product.spec.tune.space[name]
-    if isinstance(getattr(product.spec.model, name, None), int):
+    if isinstance(getattr(product.spec.tabular.model, name, None), int):
         return trial.suggest_int(name, math.ceil(limits.low), math.floor(limits.high), log=limits.log)
     return trial.suggest_float(name, limits.low, limits.high, log=limits.log)
 

@@ -22,7 +22,7 @@ def own_checks(scan: Scan, document: DatasetDocument, product: Product) -> tuple
         *_rows(scan, product),
         *_keys_and_days(scan, document, product),
         *_values(scan, product),
-        *_label(scan),
+        *(_label(scan) if product.label is not None else ()),
     )
 
 
@@ -32,7 +32,8 @@ def _claim(name: str, holds: bool, reason: str, *, value: float | None = None) -
 
 def _schema(scan: Scan, product: Product) -> Iterator[Check]:
     found = [c.name for c in scan.columns]
-    wanted = list(product.features.columns)
+    text = product.features.text
+    wanted = [*product.features.columns, *([text] if text else [])]
     model_columns = [name for name in found if name not in RESERVED]
     missing = sorted({*RESERVED, *wanted} - set(found))
     extra = sorted(set(model_columns) - set(wanted))
@@ -55,7 +56,7 @@ def _type_fits(column: Column, product: Product) -> bool:
     kind = column.types[0]
     if column.name in product.features.numeric:
         return kind in {"float", "double", "halffloat"} or "int" in kind
-    if column.name in product.features.categorical or column.name == KEY:
+    if column.name in {*product.features.categorical, product.features.text, KEY}:
         return kind in {"string", "large_string"} or kind.startswith("dictionary<values=string")
     if column.name == TIME:
         return kind.startswith("timestamp") and "tz=" in kind

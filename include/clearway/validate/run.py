@@ -64,7 +64,7 @@ def _judge(
 
     spec = product.spec
     document = open_dataset(storage, inputs.dataset)
-    label = (spec.label.table, spec.features.key, spec.label.column)
+    label = None if spec.label is None else (spec.label.table, spec.features.key, spec.label.column)
     seen = scan(storage, layout, document, label=label)
     checks = list(own_checks(seen, document, spec))
     has_suite = judge(checks).verdict is Verdict.PASS
@@ -112,7 +112,7 @@ def suite_digest(product: Product) -> str:
     rules = {
         "validate": product.validate_.model_dump(mode="json"),
         "features": product.features.model_dump(mode="json"),
-        "label": product.label.model_dump(mode="json"),
+        "label": None if product.label is None else product.label.model_dump(mode="json"),
     }
     return sha256_of(canonical_json(rules))
 

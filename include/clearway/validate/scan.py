@@ -91,10 +91,10 @@ class _Totals:
             self.num_wrong_days += chunk.num_rows - (pc.sum(same).as_py() or 0)
 
 
-def scan(storage: Storage, layout: Layout, document: DatasetDocument, *, label: tuple[str, str, str]) -> Scan:
+def scan(storage: Storage, layout: Layout, document: DatasetDocument, *, label: tuple[str, str, str] | None) -> Scan:
     """Count everything the own gate asks for.
 
-    Args: label: table, key column and label column of the product.
+    Args: label: table, key column and label column of the product; None if it has no label.
     Raises: IntegrityError if a published snapshot is not the one the dataset names.
     """
     totals = _Totals()
@@ -161,10 +161,12 @@ def _labels(
     layout: Layout,
     document: DatasetDocument,
     *,
-    label: tuple[str, str, str],
+    label: tuple[str, str, str] | None,
     keys: npt.NDArray[np.uint64],
 ) -> npt.NDArray[np.float64]:
     """Labels of rows in the dataset, in no particular order."""
+    if label is None:
+        return np.empty(0)
     table, key, column = label
     known = read_labels(storage, layout, document, table=table, key=key, column=column)
     if not len(known):

@@ -1,4 +1,5 @@
-"""Tables carried by an installed Python package: CSV, zipped CSV or Parquet files below its folder.
+"""Tables carried by an installed Python package: CSV, zipped CSV or Parquet files below its folder, or many other files
+as one table.
 
 The package is found, never imported: a data package may need libraries that are long gone, or download on import.
 """
@@ -46,7 +47,12 @@ class PackageTables:
 
     def fingerprint(self, batch_id: str) -> str:  # noqa: ARG002 - one delivery holds all batches
         if not self._fingerprint:
-            digests = {name: sha256_of(self._bytes(path)) for name, path in self.files.items()}
+            digests = {
+                name: [[found, sha256_of(self._bytes(found))] for found in self._found(path)]
+                if _is_many(path)
+                else sha256_of(self._bytes(path))
+                for name, path in self.files.items()
+            }
             self._fingerprint = sha256_of(canonical_json(digests))
         return self._fingerprint
 
@@ -55,6 +61,13 @@ class PackageTables:
             self._tables = {name: self._table(path) for name, path in self.files.items()}
         return dict(self._tables)
 
+    def _found(self, pattern: str) -> list[str]:
+        """Files of a pattern, in a fixed order."""
+        paths = sorted(path.relative_to(self.folder).as_posix() for path in self.folder.glob(pattern))
+        if not paths:
+            raise ConfigError(f"no file of package folder {self.folder} is {pattern!r}; correct source.files")
+        return paths
+
     def _bytes(self, path: str) -> bytes:
         location = self.folder / path
         if not location.is_file():
@@ -62,10 +75,17 @@ class PackageTables:
         return location.read_bytes()
 
     def _table(self, path: str) -> pa.Table:
+        if _is_many(path):
+            paths = self._found(path)
+            return pa.table({"path": paths, "content": pa.array([self._bytes(p) for p in paths], pa.large_binary())})
         data = self._bytes(path)
         if path.endswith(".parquet"):
             return from_parquet(data)
         return read_csv(_unzipped(data, path), null_values=self.null_values, column_types={})
+
+
+def _is_many(path: str) -> bool:
+    return "*" in path
 
 
 def _unzipped(data: bytes, path: str) -> bytes:

@@ -1,0 +1,68 @@
+"""product.yaml of a language model: what it must say, and what it must not."""
+
+from pathlib import Path
+
+import pytest
+
+from clearway.contracts.errors import ConfigError
+from clearway.product import Product
+from clearway.product_yaml import load_product, parse_product
+
+FOLDER = Path(__file__).parents[1] / "products" / "api_docs"
+TEXT = (FOLDER / "product.yaml").read_text(encoding="utf-8")
+PATH = Path("include/products/api_docs/product.yaml")
+
+
+def parsed(old: str, new: str) -> Product:
+    assert TEXT.count(old) == 1
+    return parse_product(TEXT.replace(old, new).encode(), path=PATH)
+
+
+def test_a_language_product_has_a_text_and_no_label():
+    spec = load_product(FOLDER).spec
+    assert (spec.model.kind, spec.features.text, spec.label, spec.gates) == ("language", "text", None, None)
+    assert spec.features.columns == ("num_bytes", "share_capital", "share_digit", "service", "protocol", "kind")
+
+
+def test_a_stage_of_tabular_models_refuses_it_by_name():
+    with pytest.raises(ConfigError, match="product 'api_docs' has a language model, and this step is for tabular ones"):
+        _ = load_product(FOLDER).spec.tabular
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (
+            "  kind: language",
+            "  kind: linguistic",
+            "model is {\"kind\": \"linguistic\"}; allowed: 'tabular', 'language'",
+        ),
+        ("  kind: language", "  kind: language\n  num_bins: 4", "model.num_bins is no known field"),
+        ("  kind: language", "  kind: language\n  dim: 0", "model.dim is 0; allowed: greater than or equal to 8"),
+        ("  kind: language", "  num_bins: 4", "label is missing; add it"),
+        ("  kind: language", "  kind: tabular", "gates is missing; add it"),
+        ("  text: text\n", "", "features.text is None and model.kind is 'language'"),
+        ("  text: text\n", "  text: service\n", "columns ['service'] are listed twice"),
+        (
+            "model:\n",
+            "label: {table: documents, column: text}\nmodel:\n",
+            "label: is of a tabular model, the model section says kind: language",
+        ),
+        (
+            "model:\n",
+            "gates: {auc_floor: 0.6, auc_ceiling: 0.9}\nmodel:\n",
+            "gates: is of a tabular model, the model section says kind: language",
+        ),
+    ],
+)
+def test_a_mistake_is_told_where_it_is(old: str, new: str, expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parsed(old, new)
+    assert expected in str(caught.value)
+
+
+def test_a_tabular_product_reads_no_text(flights):
+    text = (flights.folder / "product.yaml").read_text(encoding="utf-8")
+    wrong = text.replace("features:\n", "features:\n  text: remarks\n", 1)
+    with pytest.raises(ConfigError, match="features.text is 'remarks' and model.kind is 'tabular'"):
+        parse_product(wrong.encode(), path=PATH)
