@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from clearway.contracts.errors import ConfigError
 from clearway.product import Batch, Features, LoadedProduct, Monitor, Table
 
-FIRST = {"day": "2012-02-29", "week": "2012-12-31", "month": "2012-12-01"}
+FIRST = {"day": "2012-02-29", "week": "2012-12-31", "month": "2012-12-01", "quarter": "2012-10-01"}
 EVERY = st.sampled_from(sorted(FIRST))
 
 
@@ -56,6 +56,15 @@ def test_a_batch_id_leads_back_to_its_start(every: str, number: int) -> None:
 def test_a_month_is_as_long_as_the_calendar_says(year: int, month: int) -> None:
     start = datetime(year, month, 1, tzinfo=UTC)
     assert (batch("month").end_of(start) - start).days == calendar.monthrange(year, month)[1]
+
+
+@given(st.integers(2000, 2100), st.sampled_from([1, 4, 7, 10]))
+def test_a_quarter_is_its_three_months(year: int, month: int) -> None:
+    start = end = datetime(year, month, 1, tzinfo=UTC)
+    for _ in range(3):
+        end = batch("month").end_of(end)
+    assert batch("quarter").end_of(start) == end
+    assert batch("quarter").back(end, 1) == max(start, batch("quarter").first)
 
 
 @given(EVERY, st.integers(0, 30), st.integers(0, 120))

@@ -64,5 +64,5 @@ def test_a_mistake_is_told_where_it_is(old: str, new: str, expected: str) -> Non
 def test_a_tabular_product_reads_no_text(flights):
     text = (flights.folder / "product.yaml").read_text(encoding="utf-8")
     wrong = text.replace("features:\n", "features:\n  text: remarks\n", 1)
-    with pytest.raises(ConfigError, match="features.text is 'remarks' and model.kind is 'tabular'"):
+    with pytest.raises(ConfigError, match=r"features\.text is 'remarks' and model.kind is 'tabular'"):
         parse_product(wrong.encode(), path=PATH)

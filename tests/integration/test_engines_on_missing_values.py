@@ -34,6 +34,7 @@ from clearway.infra.spark import spark_session
 def columns():
     from pyspark.sql import functions as F
     from clearway.preprocess.history import ratio, seconds
+    from clearway.preprocess.text import tokens_of
     x, y = F.col("x"), F.col("y")
     return {
         "at_s": seconds("time"),
@@ -52,6 +53,7 @@ def columns():
         "turned": F.pmod(F.col("n"), F.lit(7)),
         "isnan": F.isnan(x).cast("int"),
         "is_same": x.eqNullSafe(y).cast("int"),
+        "tokens": F.hex(tokens_of("group")),
         "is_group": F.col("group").isNotNull().cast("int"),
     }
 
@@ -96,7 +98,7 @@ NUMBERS = st.one_of(
     st.floats(-1e4, 1e4, width=16),
 )
 COUNTS = st.one_of(st.none(), st.integers(-3, 400))
-GROUPS = st.sampled_from([None, "", "a", "NaN"])
+GROUPS = st.sampled_from([None, "", "a", "NaN", "$1 -- naïve 🙂"])
 HOURS = st.one_of(st.none(), st.integers(0, 48))
 ROW = st.fixed_dictionaries({"hour": st.integers(0, 48), "group": GROUPS, "x": NUMBERS, "y": NUMBERS, "n": COUNTS})
 EVENT = st.fixed_dictionaries(

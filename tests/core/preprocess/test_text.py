@@ -39,6 +39,7 @@ def test_spark_makes_the_tokens_that_the_model_reads(env: Environment) -> None:
         assert np.array_equal(np.frombuffer(made, STORED), tokens_of(written)), written
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas:FutureWarning")
 def test_real_text_goes_from_a_package_to_mapped_shards_and_is_validated(
     api_docs: LoadedProduct, env: Environment, prepare: Callable[..., Outputs]
