@@ -1,4 +1,4 @@
-"""The one plugin file: registers Clearway's pages with Airflow.
+"""The one plugin file: registers Clearway's pages and its task priority with Airflow.
 
 Every Airflow process runs it, so the pages themselves are imported only by the process that asks for them.
 """
@@ -6,6 +6,8 @@ Every Airflow process runs it, so the pages themselves are imported only by the 
 from typing import Any
 
 from airflow.plugins_manager import AirflowPlugin
+
+from clearway_airflow.device_priority import DevicePriority
 
 
 class ClearwayPlugin(AirflowPlugin):
@@ -21,6 +23,8 @@ class ClearwayPlugin(AirflowPlugin):
             "url_route": "clearway-report",
         },
     ]
+
+    priority_weight_strategies = [DevicePriority]  # noqa: RUF012 - Airflow reads this very list
 
     @property
     def fastapi_apps(self) -> list[dict[str, Any]]:

@@ -73,7 +73,7 @@ class FakeJobs:
     def read_log(self, job_id: str, offset: int) -> tuple[str, int]:
         return "", offset
 
-    def cancel(self, job_id: str) -> None:
+    def cancel(self, job_id: str, *, grace_s: float = 5.0) -> None:
         self.cancelled.append(job_id)
         self.states[job_id] = JobState.FAILED
 

@@ -17,6 +17,7 @@ from pydantic_core import PydanticKnownError
 from clearway.contracts.errors import ConfigError
 from clearway.product_language import Language
 from clearway.product_part import Part
+from clearway.product_resources import Resources
 from clearway.product_rollout import Rollout
 
 Name = Annotated[str, pydantic.Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
@@ -391,6 +392,7 @@ class Product(Part):
     model: AnyModel = Model()
     label: Label | None = pydantic.Field(None, validate_default=True)
     tune: Tune = Tune()
+    resources: Resources = Resources()
     gates: Gates | None = pydantic.Field(None, validate_default=True)
     release: Release
     rollout: Rollout = Rollout()

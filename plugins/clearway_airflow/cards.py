@@ -13,6 +13,7 @@ from pathlib import Path
 import yaml
 
 import clearway
+from clearway.devices.sharing import Want
 
 # Same clock as clearway.product.Batch.cron; a test holds them equal.
 CRON = {"day": "0 0 * * *", "week": "0 0 * * 1", "month": "0 0 1 * *", "quarter": "0 0 1 1,4,7,10 *"}
@@ -26,6 +27,7 @@ class Card:
         first: start of the first batch, UTC.
         last: start of the last one, or None for a source that goes on.
         schedule: cron expression of regular releases, or None.
+        want: what tuning and training need of shared devices.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Card:
     first: datetime
     last: datetime | None
     schedule: str | None
+    want: Want
 
     @property
     def cron(self) -> str:
@@ -74,6 +77,9 @@ def read_card(path: Path) -> Card:
             first=_instant(raw["batch"]["first"]),
             last=_instant(raw["batch"]["last"]) if raw["batch"].get("last") else None,
             schedule=raw["release"].get("schedule"),
+            want=Want(
+                product=raw["name"], team=raw["owners"][0], risk_tier=raw["risk_tier"], **raw.get("resources", {})
+            ),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} lacks or misspells {error}; run: python -m clearway product check") from error

@@ -70,19 +70,10 @@ def release_dag(card: Card) -> DAG:
             timetable=CronDataIntervalTimetable(card.schedule, timezone="UTC"), assets=events
         )
     with _dag(card, "release", RELEASE, schedule=schedule, params=_release_params()) as dag:
-        stages = [
-            operator(product=card.name, chain="release")
-            for operator in (
-                IngestOperator,
-                PreprocessOperator,
-                ValidateOperator,
-                TuneOperator,
-                TrainOperator,
-                EvaluateOperator,
-            )
-        ]
         chain(
-            *stages,
+            *[op(product=card.name, chain="release") for op in (IngestOperator, PreprocessOperator, ValidateOperator)],
+            *[op(product=card.name, chain="release", want=card.want) for op in (TuneOperator, TrainOperator)],
+            EvaluateOperator(product=card.name, chain="release"),
             ApproveOperator(product=card.name),
             DeployOperator(product=card.name, chain="release"),
             _announce("champion", "deploy", assets.champion(card.name), new_champion),

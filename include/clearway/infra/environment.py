@@ -5,7 +5,7 @@
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 
@@ -69,6 +69,31 @@ class Training(Section):
     allows_other_world: bool = False
     watches_spot: bool = False
     stop_file: str = ""
+
+
+class DeviceClass(Section):
+    """`slots`: devices of this class, and slots of the Airflow pool `clearway_<class>`."""
+
+    slots: int = pydantic.Field(1, ge=1)
+
+
+class Devices(Section):
+    """Devices that products share; docs/reference/devices.md.
+
+    `shares`: what teams are due, 1 where a team is not listed. `margin`, `min_run_s`, `max_yields`: who makes room, and
+    how often. `grace_s`: time for the checkpoint. `look_s`: how often a running job looks whether it has to;
+    `return_s`: how long one that gave its slots back stays away.
+    """
+
+    classes: dict[str, DeviceClass] = pydantic.Field(default_factory=lambda: {"cpu": DeviceClass()})
+    shares: dict[str, Annotated[float, pydantic.Field(gt=0)]] = pydantic.Field(default_factory=dict)
+    half_life_days: float = pydantic.Field(7.0, gt=0)
+    margin: float = pydantic.Field(0.1, gt=0, le=1)
+    min_run_s: float = pydantic.Field(600.0, ge=0)
+    max_yields: int = pydantic.Field(3, ge=0)
+    grace_s: float = pydantic.Field(25.0, ge=0)
+    look_s: float = pydantic.Field(10.0, gt=0)
+    return_s: float = pydantic.Field(60.0, gt=0)
 
 
 class Tracking(Section):
@@ -135,6 +160,7 @@ class Environment(Section):
     spark: Spark = Spark()
     jobs: Jobs = Jobs()
     training: Training = Training()
+    devices: Devices = Devices()
     tracking: Tracking = Tracking()
     endpoint: Endpoint = Endpoint()
     serving: Serving = Serving()

@@ -11,6 +11,8 @@ import pydantic
 import yaml
 
 from clearway.contracts.errors import ConfigError
+from clearway.devices.sharing import pool_of
+from clearway.infra.environment import Devices, Environment
 from clearway.launch.paths import StackPaths
 
 logger = logging.getLogger("clearway.launch")
@@ -39,6 +41,8 @@ class PoolEntry(_Entry):
     pool_name: str
     pool_slot: int
     pool_description: str = ""
+    # A task that waits in the triggerer has a job that runs; no key of the Astro CLI's.
+    is_held_while_deferred: bool = False
 
 
 class VariableEntry(_Entry):
@@ -70,13 +74,34 @@ def parse_settings(text: str) -> SettingsFile:
         raise ConfigError(f"airflow_settings.yaml is not usable: {error}") from error
 
 
+def with_device_pools(settings: SettingsFile, devices: Devices) -> SettingsFile:
+    """The same with one pool per device class; the environment decides their slots, variables included."""
+    pools = {p.pool_name: p for p in settings.airflow.pools or ()}
+    pools |= {
+        pool_of(name): PoolEntry(
+            pool_name=pool_of(name),
+            pool_slot=device.slots,
+            pool_description=f"Devices of class {name}",
+            is_held_while_deferred=True,
+        )
+        for name, device in devices.classes.items()
+    }
+    section = settings.airflow.model_copy(update={"pools": tuple(pools.values())})
+    return settings.model_copy(update={"airflow": section})
+
+
 def bulk_requests(settings: SettingsFile) -> tuple[tuple[str, dict[str, Any]], ...]:
     """(path, body) of the bulk calls that make Airflow hold these entries, replacing equal names."""
     section = settings.airflow
     entities: dict[str, list[dict[str, Any]]] = {
         "connections": [_connection(c) for c in section.connections or ()],
         "pools": [
-            {"name": p.pool_name, "slots": p.pool_slot, "description": p.pool_description, "include_deferred": False}
+            {
+                "name": p.pool_name,
+                "slots": p.pool_slot,
+                "description": p.pool_description,
+                "include_deferred": p.is_held_while_deferred,
+            }
             for p in section.pools or ()
         ],
         "variables": [{"key": v.variable_name, "value": v.variable_value} for v in section.variables or ()],
@@ -115,11 +140,13 @@ class SettingsLoader:
         """True when Airflow holds the entries; False to try again later. Raises: ConfigError for a bad entry."""
         if not self.paths.settings_file.exists():
             return True
-        data = self.paths.settings_file.read_bytes()
-        digest, marker = hashlib.sha256(data).hexdigest(), self.paths.airflow / "settings-applied"
+        text = self.paths.settings_file.read_text(encoding="utf-8")
+        settings = with_device_pools(parse_settings(text), Environment.load().devices)
+        digest = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()
+        marker = self.paths.airflow / "settings-applied"
         if marker.exists() and marker.read_text(encoding="utf-8") == digest:
             return True
-        for path, body in bulk_requests(parse_settings(data.decode())):
+        for path, body in bulk_requests(settings):
             try:
                 answer = client.patch(airflow_url + path, json=body)
             except httpx.TransportError:

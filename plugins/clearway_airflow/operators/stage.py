@@ -28,14 +28,12 @@ class StageOperator(ResumableJobMixin, BaseOperator, SkipMixin):
 
     external_id_key = "clearway_job"
     stage: ClassVar[str]
-    stage_pool: ClassVar[str] = "default_pool"
     ui_color = "#e8f1f8"
 
     def __init__(self, *, product: str, chain: str, **kwargs: Any) -> None:
         kwargs.setdefault("task_id", self.stage)
         kwargs.setdefault("retries", RETRIES)
         kwargs.setdefault("retry_delay", RETRY_DELAY)
-        kwargs.setdefault("pool", self.stage_pool)
         super().__init__(**kwargs)
         self.product = product
         self.chain = chain
@@ -105,6 +103,12 @@ class StageOperator(ResumableJobMixin, BaseOperator, SkipMixin):
         """Called from a signal handler, for a person's stop and for a shutdown alike: only take note."""
         self._is_told_to_stop = True
 
+    def ask_ahead(self, context: Context) -> None:
+        """Called when the stage before this one has passed; for stages that need something reserved."""
+
+    def _longest_s(self) -> float:
+        return self._env.jobs.max_seconds
+
     def _watch(self, job_id: str, context: Context) -> str:
         """Copy the job's log into the task's until the job ends; JSON text of the Outputs."""
         from clearway.infra.clock import SystemClock
@@ -115,18 +119,22 @@ class StageOperator(ResumableJobMixin, BaseOperator, SkipMixin):
             job_id,
             clock=SystemClock(),
             poll_s=self._env.jobs.poll_s,
-            max_seconds=self._env.jobs.max_seconds,
+            max_seconds=self._longest_s(),
             on_log=lambda line: self.log.info("%s", line),
             on_wait=lambda: self._stop_if_told(job_id, context),
         )
 
     def _conclude(self, context: Context, text: str) -> dict[str, Any] | None:
         from clearway.release import parse_outputs
-        from clearway_airflow.outcomes import conclude
+        from clearway_airflow.outcomes import advances, conclude
 
         outputs = parse_outputs(self.stage, text)
         context["task_state_store"].set("clearway_epoch", self._epoch(context) + 1)
-        return conclude(self, context, outputs)
+        value = conclude(self, context, outputs)
+        for following in self.downstream_list if advances(self.stage, outputs) else ():
+            if isinstance(following, StageOperator):
+                following.ask_ahead(context)
+        return value
 
     def _stop_if_told(self, job_id: str, context: Context) -> None:
         """End the job if a person ended the task; leave it alone if only this process has to go."""

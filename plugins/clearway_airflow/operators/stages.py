@@ -1,9 +1,7 @@
 """The stages that differ from StageOperator only by name."""
 
+from clearway_airflow.operators.on_devices import DeviceStageOperator
 from clearway_airflow.operators.stage import StageOperator
-
-# Jobs that take all cores and most of the memory for as long as they run: one at a time, over all products.
-HEAVY_POOL = "clearway_heavy"
 
 
 class PreprocessOperator(StageOperator):
@@ -18,18 +16,16 @@ class ValidateOperator(StageOperator):
     stage = "validate"
 
 
-class TuneOperator(StageOperator):
+class TuneOperator(DeviceStageOperator):
     """An Optuna study, if the product asks for one."""
 
     stage = "tune"
-    stage_pool = HEAVY_POOL
 
 
-class TrainOperator(StageOperator):
+class TrainOperator(DeviceStageOperator):
     """torchrun."""
 
     stage = "train"
-    stage_pool = HEAVY_POOL
 
 
 class EvaluateOperator(StageOperator):

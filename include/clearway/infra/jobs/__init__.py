@@ -49,8 +49,8 @@ class JobRunner(Protocol):
         """Log text from byte `offset`, and the next offset."""
         ...
 
-    def cancel(self, job_id: str) -> None:
-        """Stop the job and all its children; cancelling a finished job does nothing."""
+    def cancel(self, job_id: str, *, grace_s: float = 5.0) -> None:
+        """Stop the job and all its children, `grace_s` after asking them to; a finished job is left alone."""
         ...
 
 

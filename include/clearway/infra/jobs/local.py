@@ -111,10 +111,10 @@ class LocalJobs:
             data = data[: data.rfind(b"\n") + 1]
         return data.decode("utf-8", errors="replace"), offset + len(data)
 
-    def cancel(self, job_id: str) -> None:
+    def cancel(self, job_id: str, *, grace_s: float = 5.0) -> None:
         """Stop every process of the job, politely first; a finished job is left alone."""
         if self.state(job_id) is JobState.RUNNING:
-            end_processes(self._folder(job_id), grace_s=5)
+            end_processes(self._folder(job_id), grace_s=grace_s)
 
     def running(self) -> list[str]:
         """Ids of the jobs alive now, for `status`, `stop` and the reconciler."""
