@@ -1,6 +1,6 @@
 """Airflow's own scheduler, asked one question at a time: which of these tasks get slots now?
 
-Run as a program, it makes a database of its own below AIRFLOW_HOME, reads cases as JSON from stdin and answers on stdout.
+Run as a program, it makes a database of its own below AIRFLOW_HOME and answers cases: JSON on stdin, JSON on stdout.
 A case is {"slots": …, "running": [slots, …], "waiting": [[name, slots, weight], …]}; its answer is the names that
 `SchedulerJobRunner._executable_task_instances_to_queued` picks, in its order. Nothing is started.
 """

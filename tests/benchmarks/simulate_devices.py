@@ -13,8 +13,8 @@ test_airflow_pools.py holds it equal to the real scheduler). Time moves in steps
 
 Scenarios: `week`: four teams that reserve 40/30/20/10 and use 15/8/20/2 on average, jobs of 1 to 8 GPUs for minutes to
 hours. `gang`: 60 GPUs busy, 40 free, a 64-GPU production job waits, and 8-GPU jobs of an hour and 4-GPU jobs of half an
-hour arrive as fast as all GPUs could serve them. `sweep`: 32 preemptible trials of 3 GPUs for two hours, and the same production job
-after half an hour.
+hour arrive as fast as all GPUs could serve them. `sweep`: 32 preemptible trials of 3 GPUs for two hours, and the same
+production job after half an hour.
 """
 # ruff: noqa: T201
 

@@ -16,7 +16,8 @@ from airflow.serialization.serialized_objects import DagSerialization
 from clearway_airflow.cards import read_cards
 from clearway_airflow.factory import build_dags
 
-from clearway.infra.environment import project_root
+from clearway.devices.sharing import pool_of
+from clearway.infra.environment import Environment, project_root
 from clearway.product import Batch, LoadedProduct
 from clearway.release import BATCH, RELEASE
 
@@ -49,12 +50,15 @@ def test_every_product_gets_the_same_dags(dags: dict[str, DAG]) -> None:
         assert dags[f"flights_{kind}"].task_ids == dags[f"trains_{kind}"].task_ids
 
 
-def test_training_takes_turns_in_a_pool_that_the_settings_make(dags: dict[str, DAG]) -> None:
+def test_training_takes_turns_in_a_pool_that_the_settings_make(dags: dict[str, DAG], env: Environment) -> None:
     pools = {task.task_id: task.pool for task in dags["flights_release"].tasks}
     heavy = {name for name, pool in pools.items() if pool != "default_pool"}
     settings = yaml.safe_load((project_root() / "airflow_settings.yaml").read_text(encoding="utf-8"))
     assert heavy == {"tune", "train"}
     assert {pools[name] for name in heavy} == {entry["pool_name"] for entry in settings["airflow"]["pools"]}
+    assert {entry["pool_name"]: entry["pool_slot"] for entry in settings["airflow"]["pools"]} == {
+        pool_of(name): device.slots for name, device in env.devices.classes.items()
+    }
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,12 @@ import sys
 from typing import Any
 
 import pytest
-from scheduler_kit import ask_scheduler
 
 from clearway.infra.environment import project_root
+from scheduler_kit import ask_scheduler
 
 sys.path.append(str(project_root() / "tests" / "benchmarks"))
+
 from simulate_devices import pick
 
 pytestmark = [pytest.mark.slow, pytest.mark.airflow]
@@ -21,7 +22,7 @@ def case(slots: int, running: list[int], *waiting: tuple[str, int, int]) -> dict
 
 
 def random_case(seed: int) -> dict[str, Any]:
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311 - test cases
     running = [rng.randint(1, 20) for _ in range(rng.randint(0, 4))]
     weights = rng.sample(range(1, 10_000), 8)
     waiting = [(f"t{i}", rng.choice([1, 2, 4, 8, 32, 64]), weight) for i, weight in enumerate(weights)]

@@ -5,6 +5,7 @@ import airflow_kit  # noqa: F401, I001 - sets AIRFLOW_HOME before Airflow is imp
 import asyncio
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from clearway.contracts.codec import to_jsonable
 from clearway.contracts.errors import DataError, Unavailable
 from clearway.contracts.refs import DatasetRef, ModelRef
 from clearway.contracts.verdict import Verdict
+from clearway.devices.sharing import Want
 from clearway.infra import jobs as jobs_module
 from clearway.infra.clock import parse_instant
 from clearway.infra.jobs import JobState
@@ -35,7 +37,8 @@ PASSED = {"verdict": Verdict.PASS, "reason": "fine"}
 
 
 @pytest.fixture
-def runner(monkeypatch: pytest.MonkeyPatch) -> FakeJobs:
+def runner(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeJobs:
+    monkeypatch.setenv("CLEARWAY__HOME", str(tmp_path))  # where tasks on devices meet
     runner = FakeJobs()
     monkeypatch.setattr(jobs_module, "open_jobs", lambda _: runner)
     return runner
@@ -68,7 +71,8 @@ def trained(verdict: Verdict = Verdict.PASS, reason: str = "fine") -> str:
 
 
 def train_task(dag: DAG) -> TrainOperator:
-    task = TrainOperator(product="flights", chain="release", dag=dag)
+    want = Want(product="flights", team="ops", risk_tier="medium")
+    task = TrainOperator(product="flights", chain="release", want=want, dag=dag)
     task >> EvaluateOperator(product="flights", chain="release", dag=dag)
     return task
 

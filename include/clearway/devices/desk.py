@@ -140,8 +140,8 @@ class Desk:
         for job in self._board.held():
             if self._is_running(job.job_id):
                 held.append(job)
-            else:
-                self.leave(job.job_id)
+            else:  # whoever made room waits again, even if its own task is slower than this one
+                self.leave(job.job_id, will_return=self._board.is_ordered(job.job_id))
         while asks and not self._is_waiting(first := min(asks, key=rank)):
             LOG.warning("ask %s is withdrawn: no task waits for it any more", first.id)
             self._board.withdraw(first.id)

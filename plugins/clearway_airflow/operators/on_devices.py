@@ -24,8 +24,8 @@ class DeviceStageOperator(StageOperator):
     """Runs one stage on slots of its product's device class.
 
     Airflow's pool offers slots; the desk says whether the offer may be taken. A job that has to make room is stopped
-    with a checkpoint, and its task is rescheduled: that costs it no retry. It never defers: the task that watches the
-    job is the one that is told to make room.
+    with a checkpoint, and its task is rescheduled: that costs it no retry. A preemptible one never defers: whoever
+    watches the job is told to make room.
     """
 
     def __init__(self, *, want: Want, **kwargs: Any) -> None:
@@ -52,8 +52,10 @@ class DeviceStageOperator(StageOperator):
         return external_id
 
     def poll_until_complete(self, external_id: Any, context: Context) -> Any:
-        """Watch the job here, whatever `jobs.deferrable` says."""
-        return self._watch(external_id["id"], context)
+        """Watch a preemptible job here, whatever `jobs.deferrable` says."""
+        if self.want.is_preemptible:
+            return self._watch(external_id["id"], context)
+        return super().poll_until_complete(external_id, context)
 
     def _watch(self, job_id: str, context: Context) -> str:
         from clearway.infra.jobs import JobState
@@ -66,7 +68,7 @@ class DeviceStageOperator(StageOperator):
 
     def _stop_if_told(self, job_id: str, context: Context) -> None:
         super()._stop_if_told(job_id, context)
-        if monotonic() < self._next_look_s:
+        if not self.want.is_preemptible or monotonic() < self._next_look_s:
             return
         self._next_look_s = monotonic() + self._env.devices.look_s
         if self._desk(context).must_yield(job_id):

@@ -94,6 +94,19 @@ def test_a_job_that_died_unseen_holds_nothing(shared: Environment, clock: FakeCl
     assert board_of(shared).held() == []
 
 
+def test_who_made_room_waits_again_whoever_sees_it_first(shared: Environment, clock: FakeClock) -> None:
+    alive = {"train-low.0001"}
+    desk = Desk(shared, "cpu", clock=clock, is_running=lambda job_id: job_id in alive)
+    desk.hold(ask(desk, want("low", slots=4, is_preemptible=True)), "train-low.0001")
+    high = ask(desk, want("high", risk_tier="high", slots=4))
+    clock.sleep(shared.devices.min_run_s)
+    assert desk.must_yield("train-low.0001")
+    alive.clear()
+    assert desk.refusal(high) == ""
+    desk.leave("train-low.0001", will_return=True)
+    assert {(a.product, a.num_yields) for a in board_of(shared).asks()} == {("low", 1), ("high", 0)}
+
+
 def test_more_slots_than_there_are_and_a_class_nobody_has_are_refused(shared: Environment, clock: FakeClock) -> None:
     with pytest.raises(ConfigError, match=r"5 slots of 'cpu'; allowed: 4"):
         ask(Desk(shared, "cpu", clock=clock), want("big", slots=5))

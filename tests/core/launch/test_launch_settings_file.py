@@ -7,9 +7,9 @@ import httpx
 import pytest
 
 from clearway.contracts.errors import ConfigError
-from clearway.infra.environment import project_root
+from clearway.infra.environment import DeviceClass, Devices, project_root
 from clearway.launch.paths import StackPaths
-from clearway.launch.settings_file import SettingsLoader, bulk_requests, parse_settings
+from clearway.launch.settings_file import SettingsLoader, bulk_requests, parse_settings, with_device_pools
 
 TEXT = """
 airflow:
@@ -41,6 +41,14 @@ def test_each_kind_becomes_one_bulk_call() -> None:
     assert connection["connection_id"] == "aws_default"
     assert json.loads(connection["extra"]) == {"region_name": "eu-central-1"}
     assert found["/api/v2/pools"]["actions"][0]["entities"][0]["slots"] == 2
+
+
+def test_every_device_class_gets_a_pool_with_its_slots() -> None:
+    devices = Devices(classes={"gpu": DeviceClass(slots=8), "blue": DeviceClass(slots=5)})
+    text = "airflow: {pools: [{pool_name: clearway_gpu, pool_slot: 1}, {pool_name: other, pool_slot: 3}]}"
+    ((_, body),) = bulk_requests(with_device_pools(parse_settings(text), devices))
+    pools = {p["name"]: (p["slots"], p["include_deferred"]) for p in body["actions"][0]["entities"]}
+    assert pools == {"clearway_gpu": (8, True), "clearway_blue": (5, True), "other": (3, False)}
 
 
 @pytest.mark.parametrize("text", ["", "airflow:\n  pools:\n", "airflow: {}\n"], ids=["empty", "null-list", "no-lists"])
