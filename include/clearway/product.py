@@ -19,10 +19,13 @@ from clearway.product_language import Language
 from clearway.product_part import Part
 from clearway.product_resources import Resources
 from clearway.product_rollout import Rollout
+from clearway.product_tune import Tune
 
 Name = Annotated[str, pydantic.Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 FunctionPath = Annotated[str, pydantic.Field(pattern=r"^[a-z][a-z0-9_]*\.py:[a-z_][a-z0-9_]*$")]
 Share = Annotated[float, pydantic.Field(ge=0, le=1)]
+# Fields of Model that a study must not search: luck is no parameter, and checkpoints decide nothing.
+UNSEARCHED = frozenset({"seed", "checkpoint_s"})
 
 
 def _parsed(value: Any) -> Any:
@@ -293,22 +296,6 @@ AnyModel = Annotated[
 ]
 
 
-class Range(Part):
-    """A search range for one field of Model; `log` samples its exponent."""
-
-    low: float
-    high: float
-    log: bool = False
-
-
-class Tune(Part):
-    """An Optuna study before training; `num_trials: 0` skips it and uses `model` as written."""
-
-    num_trials: int = pydantic.Field(0, ge=0, le=1000)
-    max_rows: int = pydantic.Field(40_000, ge=1)
-    space: dict[str, Range] = pydantic.Field(default_factory=dict)
-
-
 class Gates(Part):
     """Limits of the evaluation. Margins left out are derived from folds of the training period.
 
@@ -427,6 +414,20 @@ class Product(Part):
                 f"label {self.label.table}.{self.label.column} with key {self.features.key!r} is not in tables; "
                 f"declared: {sorted(self.tables)}"
             )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _search_begins_as_written(self) -> "Product":
+        allowed = sorted(n for n, value in self.model if isinstance(value, int | float) and n not in UNSEARCHED)
+        for name, limits in self.tune.space.items():
+            if name not in allowed:
+                raise ValueError(f"tune.space names {name!r}, which is no number of model; allowed: {allowed}")
+            written = getattr(self.model, name)
+            if not limits.low <= written <= limits.high:
+                raise ValueError(
+                    f"tune.space.{name} goes from {limits.low} to {limits.high} and model.{name} is {written}; the "
+                    "first trial is the model as written, so widen the range or write another value"
+                )
         return self
 
     @property

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from clearway.evaluate.charts import COLORS, Axes, bars, chart, dots, interval_mark, legend, line, ticks, vertical
 from clearway.evaluate.evidence import CANDIDATE, CHAMPION, LINE, TREES, Evidence, Holdout
 from clearway.evaluate.margins import Margins
+from clearway.infra.charts import COLORS, Axes, bars, chart, dots, interval_mark, legend, line, ticks, vertical
 from clearway.measures import binary
 from clearway.measures.binary import Array
 

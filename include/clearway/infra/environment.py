@@ -44,7 +44,9 @@ class Jobs(Section):
     """How stage jobs run: `local` child processes; threads per job; poll interval in seconds.
 
     `deferrable`: tasks wait in the triggerer and hold no worker slot. Off by default: a LocalExecutor of Airflow 3.2
-    and 3.3 can fail a deferred task falsely, and a task's log then comes in one piece at its end.
+    and 3.3 can fail a deferred task falsely, and a task's log then comes in one piece at its end. `num_tune_workers`:
+    processes that share a study, and the threads of the job among them; 0 is one per thread. `price_per_hour`: of this
+    machine, in whatever money budgets are written in; 0 is free.
     """
 
     kind: Literal["local"] = "local"
@@ -52,6 +54,8 @@ class Jobs(Section):
     deferrable: bool = False
     poll_s: float = pydantic.Field(0.1, gt=0)
     max_seconds: float = pydantic.Field(3600, gt=0)
+    num_tune_workers: int = pydantic.Field(0, ge=0)
+    price_per_hour: float = pydantic.Field(0.0, ge=0)
 
 
 class Training(Section):

@@ -1,4 +1,5 @@
-"""What training leaves in MLflow: one run per release, one registered version per model digest, one alias.
+"""What training leaves in MLflow: one run per release and one for its study, a registered version per model digest, an
+alias.
 
 MLflow is a record for people. Nothing is routed by it and nothing is loaded from it; when it is down the package exists
 all the same, and the next attempt only writes the record. All calls are safe to repeat.
@@ -40,6 +41,7 @@ class RunRecord:
         release_id: name of the run; with `job` it identifies the run, so a repeated call finds it.
         job: digest of all that decided the result.
         started_s, ended_s: Unix seconds; kept by the caller, so that repeating the call repeats the same points.
+        pages: file name → HTML, kept with the run as artifacts.
     """
 
     product: str
@@ -50,6 +52,7 @@ class RunRecord:
     params: dict[str, Any]
     metrics: tuple[Metric, ...]
     tags: dict[str, str] = field(default_factory=dict)
+    pages: dict[str, str] = field(default_factory=dict)
 
 
 class Tracking:
@@ -87,6 +90,8 @@ class Tracking:
             self._client.log_batch(run_id, params=params[start : start + MAX_PARAMS])
         for start in range(0, len(points), MAX_METRICS):
             self._client.log_batch(run_id, metrics=points[start : start + MAX_METRICS])
+        for name, text in record.pages.items():
+            self._client.log_text(run_id, text, name)
         self._client.set_terminated(run_id, "FINISHED", stamp_ms)
         return run_id
 

@@ -18,9 +18,13 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outputs:
-    """`params`: overrides of product.yaml's model section; empty when no study ran."""
+    """`params`: overrides of product.yaml's model section; empty when no study ran or nothing better was found.
+
+    `report_uri`: the page of the study, empty when none ran.
+    """
 
     verdict: Verdict
     reason: str
     num_trials: int
     params: dict[str, float] = field(default_factory=dict)
+    report_uri: str = ""

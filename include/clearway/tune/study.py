@@ -1,146 +1,150 @@
-"""Search model parameters on the older days of the training rows, judged on the newer ones. The holdout is never read.
-
-Every trial is a training by the same code as the train stage, in this process, on at most `max_rows` rows. Trials are
-kept in a journal file as they end. What a trial tries follows from the trials before it and nothing else, so a study
-that was killed goes on where it was and ends where an undisturbed one ends.
-"""
+"""A study from its dataset to its answer: rows and brief once, workers until all has ended, then the choice."""
 
 import logging
 import math
-import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
-import optuna
 import pyarrow as pa
-import torch
-from optuna.exceptions import ExperimentalWarning
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial
 
 from clearway.contracts.errors import DataError
-from clearway.infra.datasets import LABEL
+from clearway.infra.datasets import DAY, LABEL
 from clearway.infra.environment import Environment
-from clearway.infra.faults import fault
-from clearway.infra.storage import open_storage, to_path
-from clearway.measures.binary import log_loss
-from clearway.packaging.split import time_fold
-from clearway.product import LoadedProduct, Model, Range
-from clearway.tabular.fit import CPU, Rows, World, fit, has_fast_bfloat16, make_deterministic
-from clearway.tabular.model import predict, shape_of
-from clearway.tabular.training_set import encode, make_training_set, settings_of, training_rows
+from clearway.infra.release_store import open_release_store
+from clearway.infra.storage import Storage, join, open_storage, to_path
+from clearway.packaging.package import open_package
+from clearway.product import LoadedProduct
+from clearway.tabular.training_set import training_rows
+from clearway.tune.agenda import Kind, Task
+from clearway.tune.brief import BRIEF, ROWS, Brief, read_brief, write_rows
+from clearway.tune.budget import Spent, spent
+from clearway.tune.choosing import Choice, choice
+from clearway.tune.crew import run_crew
+from clearway.tune.journal import Journal
+from clearway.tune.proposals import distributions, grid, num_values
 from clearway.tune.spec import Inputs
+from clearway.tune.windows import by_day, trimmed, windows_of
 
 LOG = logging.getLogger("clearway.tune")
-# Newest share of the training days that trials are judged on: about as long as the product's own holdout.
-VALID_SHARE = 0.2
-REFUSED = "refused"  # why the loop itself ended a trial, e.g. a loss that is no number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """Log-loss of product.yaml as written (`baseline`) and of the best trial; `params`: its values, {} if no better."""
+class Searched:
+    """A study that has ended. `ended`: entries by task number; `params`: the answer, {} if product.yaml stands."""
 
-    num_trials: int
-    baseline: float
-    best: float
+    brief: Brief
+    tasks: tuple[Task, ...]
+    ended: dict[int, FrozenTrial]
+    chosen: Choice
     params: dict[str, float]
+    spent: Spent
+    num_deaths: int
+
+    @property
+    def trials(self) -> dict[int, FrozenTrial]:
+        """Trials that ended, by index."""
+        return {t.index: self.ended[t.number] for t in self.tasks if t.kind is Kind.TRIAL and t.number in self.ended}
+
+    @property
+    def num_windows(self) -> int:
+        """Windows that something was judged on."""
+        rounds = {task.round for task in self.tasks if task.number in self.ended}
+        return min(len(rounds), len(self.brief.windows))
 
 
-def search(inputs: Inputs, *, product: LoadedProduct, env: Environment, folder: str) -> Found:
+def search(inputs: Inputs, *, product: LoadedProduct, env: Environment, folder: str) -> Searched:
     """Run what is left of the study. The first trial is product.yaml as written, so nothing worse can win.
 
-    Raises: DataError if no trial could be judged.
+    Raises: DataError if the model as written could not be judged; as `run_crew`.
     """
-    older, newer = _rows(inputs, product, env)
-    make_deterministic(env.jobs.num_threads)
-    study = _study(folder, product.spec.tabular.model, product.spec.tune.space)
-    wanted = product.spec.tune.num_trials
-    while (left := wanted - _num_ended(study)) > 0:
-        LOG.info("%d of %d trials to go", left, wanted)
-        # A sampler's own random numbers would start over with the process: these are of the trial, not of the process.
-        study.sampler = _sampler(product.spec.tabular.model.seed + wanted - left)
-        study.optimize(lambda trial: _trial(trial, older, newer, product), n_trials=1, catch=(DataError,))
-        fault("tune.after_trial")
-    return _best(study, product.spec.tune.space)
-
-
-def _rows(inputs: Inputs, product: LoadedProduct, env: Environment) -> tuple[pa.Table, pa.Table]:
-    train = training_rows(open_storage(env.store_root), inputs.dataset, product=product, env=env).train
-    newest = train.slice(max(0, len(train) - product.spec.tune.max_rows))
-    return time_fold(newest, valid_share=VALID_SHARE)
-
-
-def _study(folder: str, model: Model, space: dict[str, Range]) -> optuna.Study:
     path = to_path(folder)
     path.mkdir(parents=True, exist_ok=True)
-    storage = JournalStorage(JournalFileBackend(str(path / "journal.log")))
-    study = optuna.create_study(storage=storage, study_name="tune", direction="minimize", load_if_exists=True)
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        study.tell(trial.number, state=TrialState.FAIL)  # its process is gone
-    is_asked = bool(study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
-    if not is_asked and not _num_ended(study):  # also when the process of the first trial was killed
-        study.enqueue_trial(_as_written(model, space))
-    return study
-
-
-def _sampler(seed: int) -> optuna.samplers.TPESampler:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)  # of `multivariate`, once per sampler
-        return optuna.samplers.TPESampler(seed=seed, multivariate=True)
-
-
-def _num_ended(study: optuna.Study) -> int:
-    """Trials that count: judged, or refused by the loop itself. One whose process died does not."""
-    return sum(t.state is TrialState.COMPLETE or REFUSED in t.user_attrs for t in study.get_trials(deepcopy=False))
-
-
-def _as_written(model: Model, space: dict[str, Range]) -> dict[str, float]:
-    """The product's own values, as far as the space covers them."""
-    written = {name: getattr(model, name) for name in space}
-    return {name: value for name, value in written.items() if space[name].low <= value <= space[name].high}
-
-
-def _trial(trial: Trial, older: pa.Table, newer: pa.Table, product: LoadedProduct) -> float:
-    params = {name: _suggest(trial, name, product) for name in sorted(product.spec.tune.space)}
-    fault("tune.inside_trial")
-    settings = settings_of(product, params)
-    training_set = make_training_set(older, features=product.spec.features, model=settings)
-    shape = shape_of(
-        settings, num_numeric=training_set.bins.num_columns, cardinalities=training_set.encoder.cardinalities
-    )
-    rows = Rows(**{name: torch.from_numpy(value) for name, value in training_set.arrays.items()})
-    try:
-        fitted = fit(
-            rows,
-            shape,
-            settings,
-            world=World(is_bfloat16=has_fast_bfloat16(CPU)),
-            keeping=None,
-            should_stop=lambda: False,
+    brief = _brief(inputs, product, env, path)
+    journal, tasks = Journal.create(path, num_values=num_values(brief.tune)), brief.tasks()
+    num_left = len(tasks) - len(journal.ended())
+    LOG.info("%d of %d tasks to go, %d workers", num_left, len(tasks), brief.num_workers)
+    if num_left:
+        run_crew(brief, path, env=env)
+    ended = journal.ended()
+    has_cost = num_values(brief.tune) > 1
+    chosen = choice(tasks, ended, slack=brief.tune.slack, has_cost=has_cost)
+    if chosen is None:
+        raise DataError(
+            f"the model as written could not be judged ({_first_reason(ended)}), so nothing can be compared with it; "
+            "correct the model section of product.yaml"
         )
-    except DataError as error:
-        trial.set_user_attr(REFUSED, str(error))
-        raise
-    encoded = encode(training_set.bins, *training_set.encoder.encode_table(newer))
-    return log_loss(newer[LABEL].to_numpy(), predict(fitted.model, encoded))
+    return Searched(
+        brief=brief,
+        tasks=tasks,
+        ended=ended,
+        chosen=chosen,
+        params=_params(tasks, ended, chosen, brief),
+        spent=spent(brief, ended),
+        num_deaths=journal.num_deaths(len(tasks)),
+    )
 
 
-def _suggest(trial: Trial, name: str, product: LoadedProduct) -> float:
-    limits = product.spec.tune.space[name]
-    if isinstance(getattr(product.spec.tabular.model, name, None), int):
-        return trial.suggest_int(name, math.ceil(limits.low), math.floor(limits.high), log=limits.log)
-    return trial.suggest_float(name, limits.low, limits.high, log=limits.log)
+def _params(tasks: tuple[Task, ...], ended: dict[int, FrozenTrial], chosen: Choice, brief: Brief) -> dict[str, float]:
+    entry = next(ended[t.number] for t in tasks if t.kind is Kind.TRIAL and t.index == chosen.index)
+    return {} if entry.params == brief.as_written else {n: float(entry.params[n]) for n in sorted(entry.params)}
 
 
-def _best(study: optuna.Study, space: dict[str, Range]) -> Found:
-    judged = [t for t in study.get_trials(deepcopy=False) if t.state is TrialState.COMPLETE]
-    if not judged:
-        raise DataError(f"none of {len(study.trials)} trials could be judged; narrow tune.space {sorted(space)}")
-    best, baseline = min(judged, key=_value), judged[0]
-    params = {} if best is baseline else {name: float(best.params[name]) for name in sorted(space)}
-    return Found(num_trials=_num_ended(study), baseline=_value(baseline), best=_value(best), params=params)
+def _first_reason(ended: dict[int, FrozenTrial]) -> str:
+    return str(ended[0].user_attrs.get("refused", "")) if 0 in ended else "the budget ended before it"
 
 
-def _value(trial: FrozenTrial) -> float:
-    return float(trial.value if trial.value is not None else math.inf)
+def _brief(inputs: Inputs, product: LoadedProduct, env: Environment, folder: Path) -> Brief:
+    """Written by the first attempt and read by all: a champion or a setting that changes meanwhile changes nothing."""
+    if (folder / BRIEF).exists() and (folder / ROWS).exists():
+        return read_brief(folder)
+    storage, tune, model = open_storage(env.store_root), product.spec.tune, product.spec.tabular.model
+    num_workers = env.jobs.num_tune_workers or env.jobs.num_threads
+    champion = _champion(product, env, storage)
+    num_trials = tune.num_trials
+    if tune.sampler == "grid":
+        points = grid(distributions(model, tune.space), tune.space, seed=model.seed)
+        num_trials = min(num_trials, len(points) + 1 + bool(champion))
+    num_wanted = math.ceil(num_trials / tune.refresh_every) + 1 if num_trials > tune.refresh_every else 1
+    rows = by_day(_rows(inputs, product, env, storage))
+    rows, windows = trimmed(rows, windows_of(rows, max_rows=tune.max_rows, num_wanted=num_wanted))
+    brief = Brief(
+        product=product,
+        champion=champion,
+        windows=windows,
+        num_trials=num_trials,
+        num_workers=num_workers,
+        num_threads=max(1, env.jobs.num_threads // num_workers),
+        price_per_hour=env.jobs.price_per_hour,
+    )
+    if (folder / BRIEF).exists():  # only the rows were lost: what was decided stands
+        brief = read_brief(folder)
+    write_rows(rows, folder)
+    storage.write(join(folder.as_uri(), BRIEF), brief.to_json())
+    return brief
+
+
+def _rows(inputs: Inputs, product: LoadedProduct, env: Environment, storage: Storage) -> pa.Table:
+    """Labelled training rows with what the model sees; the holdout is cut off before anything else looks."""
+    train = training_rows(storage, inputs.dataset, product=product, env=env).train
+    return train.select([DAY, LABEL, *product.spec.features.columns])
+
+
+def _champion(product: LoadedProduct, env: Environment, storage: Storage) -> dict[str, float]:
+    """What serves now, moved into the space where it lies outside; {} if nothing serves, or if it is as written."""
+    document, _ = open_release_store(env).read(product.name)
+    if document.champion is None:
+        return {}
+    version, model, space = document.champion, product.spec.tabular.model, product.spec.tune.space
+    facts = open_package(storage, version.uri, version.digest, key_folder=env.home / "keys").facts
+    trained = facts["params"]
+    found = {
+        name: min(limits.high, max(limits.low, trained.get(name, getattr(model, name))))
+        for name, limits in sorted(space.items())
+    }
+    return {} if found == {name: getattr(model, name) for name in sorted(space)} else found
+
+
+def forget_rows(folder: str) -> None:
+    """The study has ended and is on record: nobody reads its rows again."""
+    (to_path(folder) / ROWS).unlink(missing_ok=True)

@@ -8,7 +8,7 @@ import pytest
 
 from clearway.contracts.errors import IntegrityError
 from clearway.infra.storage import to_path
-from clearway.product import Range, Tune
+from clearway.product_tune import Range, Tune
 from clearway.train.produce import settings_of
 from clearway.tune.run import run
 from clearway.tune.spec import Inputs

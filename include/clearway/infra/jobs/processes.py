@@ -1,6 +1,8 @@
 """What a job's process is given, and how all processes of a job are found and ended."""
 
+import ctypes
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +15,7 @@ from clearway.infra.environment import PREFIX, Environment
 
 # Rounds of SIGKILL, one second each: a process that survives this is stuck inside the kernel.
 MAX_KILLS = 30
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # Holds the attempt's folder, which no other installation on this machine shares; two may well share job ids.
 JOB_VARIABLE = "CLEARWAY_JOB"
 # A job needs nothing of its orchestrator; these may hold its secrets and tokens.
@@ -83,6 +86,12 @@ def end_processes(folder: Path, *, grace_s: float) -> None:
         _signal(alive, "kill")
         psutil.wait_procs(alive, timeout=1)
     raise JobFailed(f"processes of job {folder} do not die: {processes_of(folder)}; look at them before trying again")
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the one that started it ends (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _signal(processes: list[psutil.Process], verb: str) -> None:

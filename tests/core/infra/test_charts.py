@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from clearway.evaluate import plots
-from clearway.evaluate.charts import MAX_POINTS, Axes, bars, chart, line, thinned, ticks
 from clearway.evaluate.evidence import CANDIDATE, CHAMPION, LINE, TREES, Holdout, gather
 from clearway.evaluate.margins import Margins
+from clearway.infra.charts import MAX_POINTS, Axes, bars, chart, line, thinned, ticks
 
 UNIT = Axes(x=(0, 1), y=(0, 2), x_label="x", y_label="y", x_ticks=ticks(0, 1), y_ticks=ticks(0, 2))
 
