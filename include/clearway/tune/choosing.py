@@ -48,9 +48,10 @@ def losses_as_written(tasks: Sequence[Task], ended: Mapping[int, FrozenTrial]) -
 
 
 def known_trials(tasks: Sequence[Task], ended: Mapping[int, FrozenTrial]) -> list[FrozenTrial]:
-    """The trials among the leading `tasks`, in order, with losses moved to the level of the first window."""
+    """The trials among `tasks` that ended, in order, with losses moved to the level of the first window."""
     written = losses_as_written(tasks, ended)
-    return [moved(ended[task.number], -shift_of(written, task.round)) for task in tasks if task.kind is Kind.TRIAL]
+    trials = (task for task in tasks if task.kind is Kind.TRIAL and task.number in ended)
+    return [moved(ended[task.number], -shift_of(written, task.round)) for task in trials]
 
 
 def shift_of(written: Mapping[int, float], round_: int) -> float:

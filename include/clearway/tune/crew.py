@@ -1,19 +1,17 @@
 """The workers of a study on this machine: this very process, or as many as asked, each replaced when it dies."""
 
-import json
 import logging
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from clearway.contracts import errors
-from clearway.contracts.errors import ClearwayError, JobFailed
+from clearway.contracts.errors import JobFailed
 from clearway.infra.environment import Environment
 from clearway.infra.jobs.processes import child_variables
 from clearway.tune.brief import Brief
 from clearway.tune.journal import Journal
-from clearway.tune.worker import ERROR, EXIT_REFUSED, MAX_ATTEMPTS, work
+from clearway.tune.worker import MAX_ATTEMPTS, work
 
 LOG = logging.getLogger("clearway.tune")
 POLL_S = 0.05
@@ -22,12 +20,11 @@ POLL_S = 0.05
 def run_crew(brief: Brief, folder: Path, *, env: Environment) -> None:
     """Return when every task has ended or the budget is spent.
 
-    Raises: what a worker refused; JobFailed (a rerun goes on) if workers keep dying and nothing ends meanwhile.
+    Raises: JobFailed (a rerun goes on) if workers keep dying and nothing ends meanwhile, or if one fails.
     """
     if brief.num_workers == 1:
         work(folder)
         return
-    (folder / ERROR).unlink(missing_ok=True)
     crew = [_start(brief, folder, env) for _ in range(brief.num_workers)]
     try:
         _watch(crew, brief, folder, env)
@@ -42,10 +39,10 @@ def _watch(crew: list["subprocess.Popen[bytes]"], brief: Brief, folder: Path, en
     while any(worker.poll() != 0 for worker in crew):
         for place, worker in enumerate(crew):
             code = worker.poll()
-            if code == EXIT_REFUSED:
-                raise _recorded(folder / ERROR)
             if code is not None and code > 0:
-                raise JobFailed(f"a worker of the study in {folder} ended with exit code {code}; see the log above")
+                raise JobFailed(
+                    f"a worker of the study in {folder} failed (exit code {code}); its error is in this log, above"
+                )
             if code is not None and code < 0:
                 before, num_ended = num_ended, len(journal.ended())
                 num_deaths = num_deaths + 1 if num_ended == before else 1
@@ -64,9 +61,3 @@ def _start(brief: Brief, folder: Path, env: Environment) -> "subprocess.Popen[by
     variables = child_variables(env.model_copy(update={"jobs": jobs}), folder)
     command = [sys.executable, "-m", "clearway.tune.worker", str(folder)]
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, env=variables)  # noqa: S603 - our own module and a path
-
-
-def _recorded(path: Path) -> ClearwayError:
-    raw = json.loads(path.read_text(encoding="utf-8"))
-    found: type[ClearwayError] = getattr(errors, raw["error"])
-    return found(raw["text"])

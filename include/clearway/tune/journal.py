@@ -65,25 +65,25 @@ def cut_off_half_line(journal: Path) -> None:
 
 
 class Journal:
-    """The shared memory of a study's workers; `create` before the first of them starts."""
+    """What the workers of a study share; made by `create` before the first of them starts."""
 
     def __init__(self, folder: Path) -> None:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)  # a line per study and trial says less than our own
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._folder = folder
         path = folder / FILE
         self._storage = JournalStorage(JournalFileBackend(str(path), lock_obj=KernelLock(path)))
         self._studies = {kind: self._load(kind) for kind in Kind}
 
-    @classmethod
-    def create(cls, folder: Path, *, num_values: int) -> "Journal":
+    @staticmethod
+    def create(folder: Path, *, num_values: int) -> None:
         """Make what is not there yet; by one process at a time."""
+        optuna.logging.set_verbosity(optuna.logging.WARNING)  # a line per study and trial says less than our own
         (folder / TASKS).mkdir(parents=True, exist_ok=True)
         path = folder / FILE
         storage = JournalStorage(JournalFileBackend(str(path), lock_obj=KernelLock(path)))
         for kind in Kind:
             directions = [StudyDirection.MINIMIZE] * num_values
             optuna.create_study(storage=storage, study_name=kind.value, directions=directions, load_if_exists=True)
-        return cls(folder)
 
     def trials(self) -> Study:
         """The study of all trials, those judged again left out: for Optuna's own tools."""

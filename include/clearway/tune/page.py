@@ -25,10 +25,12 @@ WINDOW_RULE = (
 def reason_of(searched: Searched) -> str:
     """One sentence for the task and the log."""
     chosen, brief = searched.chosen, searched.brief
-    if searched.params:
-        found = f"found better than product.yaml: log-loss {chosen.difference:+.5f}"
-    else:
+    if not searched.params:
         found = "found no better than product.yaml"
+    elif chosen.difference > 0:
+        found = f"found cheaper than product.yaml: log-loss higher by {chosen.difference:.5f}"
+    else:
+        found = f"found better than product.yaml: log-loss lower by {-chosen.difference:.5f}"
     if chosen.is_confirmed:
         windows = f"on {chosen.num_windows} window(s) of days that it was not searched on"
     else:

@@ -1,15 +1,16 @@
 """The pictures of a study's page: history, importance, parallel coordinates, Pareto front."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from optuna.importance import get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
-from clearway.infra.charts import HEIGHT, LEFT, RIGHT, WIDTH, Axes, chart, dots, legend, line, ticks, vertical
+from clearway.infra.charts import HEIGHT, Axes, chart, dots, legend, line, ticks, vertical
 from clearway.tune.brief import Brief
 from clearway.tune.choosing import Candidate, known_trials
-from clearway.tune.proposals import distributions, num_values, to_unit, view
+from clearway.tune.proposals import distributions, to_unit, view
 from clearway.tune.study import Searched
 
 BLUE, ORANGE, GREEN, GREY = "#2563a8", "#d9730d", "#18794e", "#c3ccd6"
@@ -20,7 +21,7 @@ MIN_FOR_IMPORTANCE = 10  # fewer trials than Optuna draws at random before it mo
 def history(searched: Searched, found: Sequence[Candidate]) -> str:
     """Log-loss of each trial less that of the model as written on the same rows, and the best so far."""
     at = [float(c.index) for c in found]
-    differences = [c.differences[0] for c in found]
+    differences = _thousandths(found)
     best = np.minimum.accumulate(differences)
     low, high = _around(differences, spread=0.9)
     shown = [min(d, high) for d in differences]
@@ -29,9 +30,9 @@ def history(searched: Searched, found: Sequence[Candidate]) -> str:
         x=(-0.5, last + 0.5),
         y=(low, high),
         x_label="trial",
-        y_label="log-loss added, nats",
+        y_label="log-loss added, 0.001 nats",
         x_ticks=[(float(round(v)), f"{v:.0f}") for v, _ in ticks(0, last)],
-        y_ticks=ticks(low, high, digits=4),
+        y_ticks=ticks(low, high, digits=1),
     )
     turns = range(searched.brief.refresh_every, searched.brief.num_trials, searched.brief.refresh_every)
     marks = [vertical(axes, turn - 0.5, color="#8a97a6") for turn in turns]
@@ -71,7 +72,9 @@ def importances(searched: Searched) -> dict[str, float]:
     judged = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(judged) < MIN_FOR_IMPORTANCE:
         return {}
-    return get_param_importances(study, target=_loss if num_values(tune) > 1 else None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # it says that small values of a target count as good: they are
+        return get_param_importances(study, target=_loss)
 
 
 def _loss(trial: FrozenTrial) -> float:
@@ -84,14 +87,15 @@ def parallel_coordinates(searched: Searched, found: Sequence[Candidate]) -> str:
     space = distributions(brief.product.spec.tabular.model, brief.tune.space)
     names, trials = list(space), searched.trials
     at = np.linspace(0, 1, len(names) + 1)
-    losses = {c.index: c.differences[0] for c in found}
+    losses = dict(zip((c.index for c in found), _thousandths(found), strict=True))
     low, high = _around(list(losses.values()), spread=0.9)
     axes = Axes(x=(0, 1), y=(0, 1), x_label="", y_label="", x_ticks=[], y_ticks=[])
     ranked = sorted(losses, key=lambda index: -losses[index])  # worst first, so that the best are drawn on top
     num_best = max(1, round(BEST_SHARE * len(ranked)))
     marks = [vertical(axes, float(x), color="#8a97a6", dashed=False) for x in at]
-    marks += [_label(axes, float(x), name, limits) for x, name, limits in zip(at, names, _limits(brief), strict=False)]
-    marks.append(_label(axes, 1.0, "log-loss added", (f"{low:.4f}", f"{high:.4f}")))
+    ends = [*_limits(brief), (f"{low:.1f}", f"{high:.1f}")]
+    for place, (x, name, limits) in enumerate(zip(at, [*names, "log-loss added"], ends, strict=True)):
+        marks.append(_label(axes, float(x), name, limits, row=place % 2))
     for place, index in enumerate(ranked):
         heights = [to_unit(space[name], trials[index].params[name]) for name in names]
         heights.append(min(1.0, (losses[index] - low) / (high - low)))
@@ -104,22 +108,22 @@ def parallel_coordinates(searched: Searched, found: Sequence[Candidate]) -> str:
 
 def pareto_front(searched: Searched, found: Sequence[Candidate]) -> str:
     """Cost and log-loss of each trial, and the trials that no other beats in both."""
-    differences, costs = [c.differences[0] for c in found], [c.cost for c in found]
+    differences, costs = _thousandths(found), [c.cost for c in found]
     y, x = _around(differences, spread=0.9), _around(costs, spread=1.0)
     axes = Axes(
         x=x,
         y=y,
         x_label="multiply-adds of a row",
-        y_label="log-loss added, nats",
+        y_label="log-loss added, 0.001 nats",
         x_ticks=ticks(*x, count=4, digits=0),
-        y_ticks=ticks(*y, digits=4),
+        y_ticks=ticks(*y, digits=1),
     )
     front = non_dominated(list(zip(costs, differences, strict=True)))
     shown = [min(d, y[1]) for d in differences]
     marks = [dots(axes, costs, shown, color=BLUE)]
     marks.append(line(axes, [c for c, _ in front], [min(d, y[1]) for _, d in front], color=GREEN, width=1.6))
     chosen = next(c for c in found if c.index == searched.chosen.index)
-    marks.append(dots(axes, [chosen.cost], [chosen.differences[0]], color=ORANGE))
+    marks.append(dots(axes, [chosen.cost], [min(1e3 * chosen.differences[0], y[1])], color=ORANGE))
     names = [("trial", BLUE), ("front", GREEN), ("chosen", ORANGE)]
     return chart(axes, *marks, title="Cost and quality") + legend(names)
 
@@ -136,7 +140,7 @@ def non_dominated(points: Sequence[tuple[float, float]]) -> list[tuple[float, fl
 def _around(values: Sequence[float], *, spread: float) -> tuple[float, float]:
     """A range for most of the values, from the smallest to a high quantile: a trial that went wrong hides no other."""
     low, high = float(min(values)), float(np.quantile(values, spread))
-    pad = 0.08 * (high - low) or 1e-4
+    pad = 0.08 * (high - low) or 1.0
     return low - pad, high + pad
 
 
@@ -149,9 +153,14 @@ def _limits(brief: Brief) -> list[tuple[str, str]]:
     return [(f"{limits.low:g}", f"{limits.high:g}") for _, limits in sorted(brief.tune.space.items())]
 
 
-def _label(axes: Axes, x: float, name: str, limits: tuple[str, str]) -> str:
-    at = min(max(axes.px(x), LEFT), WIDTH - RIGHT)
+def _label(axes: Axes, x: float, name: str, limits: tuple[str, str], *, row: int) -> str:
+    """Name and ends of one axis; neighbours write on different rows."""
     anchor = "start" if x == 0 else "end" if x == 1 else "middle"
-    place = f'x="{at:.0f}" text-anchor="{anchor}"'
-    below = f"{name} {limits[0]}"
-    return f'<text {place} y="{HEIGHT - 24:.0f}">{below}</text><text {place} y="10">{limits[1]}</text>'
+    place = f'x="{axes.px(x):.0f}" text-anchor="{anchor}"'
+    below = HEIGHT - 26 + 15 * row
+    return f'<text {place} y="{below:.0f}">{name} {limits[0]}</text><text {place} y="10">{limits[1]}</text>'
+
+
+def _thousandths(found: Sequence[Candidate]) -> list[float]:
+    """Difference of each trial to the model as written on its own window, in 0.001 nats."""
+    return [1e3 * c.differences[0] for c in found]

@@ -59,9 +59,8 @@ def search(inputs: Inputs, *, product: LoadedProduct, env: Environment, folder: 
     Raises: DataError if the model as written could not be judged; as `run_crew`.
     """
     path = to_path(folder)
-    path.mkdir(parents=True, exist_ok=True)
-    brief = _brief(inputs, product, env, path)
-    journal, tasks = Journal.create(path, num_values=num_values(brief.tune)), brief.tasks()
+    brief = prepared(inputs, product=product, env=env, folder=path)
+    journal, tasks = Journal(path), brief.tasks()
     num_left = len(tasks) - len(journal.ended())
     LOG.info("%d of %d tasks to go, %d workers", num_left, len(tasks), brief.num_workers)
     if num_left:
@@ -94,8 +93,13 @@ def _first_reason(ended: dict[int, FrozenTrial]) -> str:
     return str(ended[0].user_attrs.get("refused", "")) if 0 in ended else "the budget ended before it"
 
 
-def _brief(inputs: Inputs, product: LoadedProduct, env: Environment, folder: Path) -> Brief:
-    """Written by the first attempt and read by all: a champion or a setting that changes meanwhile changes nothing."""
+def prepared(inputs: Inputs, *, product: LoadedProduct, env: Environment, folder: Path) -> Brief:
+    """Make the study's folder ready for workers, or find it so.
+
+    The brief is written by the first attempt and read by all: a champion or a setting that changes meanwhile changes
+    nothing.
+    """
+    Journal.create(folder, num_values=num_values(product.spec.tune))
     if (folder / BRIEF).exists() and (folder / ROWS).exists():
         return read_brief(folder)
     storage, tune, model = open_storage(env.store_root), product.spec.tune, product.spec.tabular.model

@@ -16,9 +16,7 @@ import pyarrow as pa
 from optuna import Study, TrialPruned
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from clearway.contracts.codec import to_jsonable
-from clearway.contracts.errors import ClearwayError, DataError, Unmeasurable
-from clearway.contracts.manifest import canonical_json
+from clearway.contracts.errors import DataError, Unmeasurable
 from clearway.infra.faults import fault
 from clearway.infra.jobs.processes import die_with_parent
 from clearway.tabular.fit import make_deterministic
@@ -37,12 +35,10 @@ MAX_ATTEMPTS = 5
 # How often a worker without work looks again: little beside a trial of a second.
 PAUSE_S = 0.05
 REFUSED = "refused"  # user attribute: why a task has no value
-ERROR = "error.json"
-EXIT_REFUSED = 2
 
 
 def work(folder: Path) -> None:
-    """Work until nothing is left to do. Raises: ConfigError if the product's model refuses what the space proposes."""
+    """Work until nothing is left to do."""
     brief, journal = read_brief(folder), Journal(folder)
     make_deterministic(brief.num_threads)
     worker = _Worker(brief=brief, journal=journal, rows=read_rows(folder), tasks=brief.tasks())
@@ -175,19 +171,12 @@ def _line(task: Task, entry: FrozenTrial, *, num_left: int) -> str:
     return f"{name}: {entry.state.name.lower()}, {said}; {num_left} tasks to go"
 
 
-def main() -> int:
-    """A worker as a process. What it refuses is written down for whoever started it."""
-    folder = Path(sys.argv[1])
+def main() -> None:
+    """A worker as a process."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     die_with_parent()
-    try:
-        work(folder)
-    except ClearwayError as error:
-        said = {"error": type(error).__name__, "text": str(error)}
-        (folder / ERROR).write_bytes(canonical_json(to_jsonable(said)))
-        return EXIT_REFUSED
-    return 0
+    work(Path(sys.argv[1]))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

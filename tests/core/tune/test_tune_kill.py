@@ -1,56 +1,59 @@
-"""A study killed anywhere ends with the parameters of an undisturbed one."""
+"""A study killed anywhere, or at random, ends with the trials of an undisturbed one: each once, none different."""
 
-import shutil
-from pathlib import Path
+import signal
 
-import optuna
 import pytest
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState
 
 from clearway.infra.environment import Environment
 from clearway.infra.storage import to_path
-from clearway.product import LoadedProduct, Range, Tune
+from clearway.product import LoadedProduct
 from clearway.tune.run import run
-from clearway.tune.spec import Inputs
-from kill_kit import killed_then_again
-from training_kit import TINY, make_world
+from kill_kit import contents, killed_then_again
+from tune_kit import make_study, run_under_fire, told, trials_of
 
 pytestmark = pytest.mark.slow
-NUM_TRIALS = 4
-SPACE = {"lr": Range(low=1e-3, high=0.1, log=True), "num_bins": Range(low=2, high=16)}
 FAULTS = (
-    "tune.inside_trial=kill",  # the one that tries product.yaml as written
-    "tune.inside_trial=kill@3",
-    "tune.after_trial=kill@1",
-    "tune.after_trial=kill@2",
-    f"tune.after_trial=kill@{NUM_TRIALS}",
-    "storage.before_rename=kill",
+    "tune.before_entry=kill@2",
+    "tune.inside_journal_lock=kill@5",
+    "tune.after_trial=kill@4",
 )
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_killed_and_run_again_finds_the_undisturbed_parameters(
-    env: Environment, flights: LoadedProduct, fault: str
+def test_killed_and_run_again_ends_as_if_undisturbed(env: Environment, flights: LoadedProduct, fault: str) -> None:
+    study = make_study(env, flights, num_trials=4)
+    calm, again = told(study.calmly()), study.beside("again")
+    killed = again.start(CLEARWAY_FAULT=fault)
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL, f"{fault} was never reached: {again.log()[-2000:]}"
+    left = 4 - len(again.ended())
+    done = again.start()
+    done.communicate()
+    assert done.returncode == 0, again.log()[-2000:]
+    assert told(again.ended()) == calm
+    assert again.log().count("trial 0: complete") + again.log().count(" tasks to go") >= left
+
+
+def test_the_stage_killed_before_its_record_leaves_the_same_result(env: Environment, flights: LoadedProduct) -> None:
+    study = make_study(env, flights, num_trials=2)
+    again = killed_then_again(
+        "tune", study.inputs, product=study.product, env=study.env, fault="tune.before_record=kill"
+    )
+    folder = str(again["report_uri"]).rpartition("/")[0]
+    before = contents(env, folder)
+    assert run(study.inputs, product=study.product, env=study.env).report_uri == again["report_uri"]
+    assert contents(env, folder) == before
+    assert not (to_path(folder) / "rows.arrow").exists()
+
+
+@pytest.mark.parametrize("seed", [3])
+def test_workers_killed_at_random_lose_no_trial_and_repeat_none(
+    env: Environment, flights: LoadedProduct, seed: int
 ) -> None:
-    # As written, the learning rate is far too small for this few steps: there is something to find.
-    slow = TINY.model_copy(update={"lr": 1.1e-3, "num_epochs": 2})
-    world = make_world(env, flights, model=slow, tune=Tune(num_trials=NUM_TRIALS, max_rows=600, space=SPACE))
-    given = world.inputs()
-    inputs = Inputs(product="flights", release_id="r1", dataset=given.dataset, receipt_uri=given.receipt_uri)
-    calm = run(inputs, product=world.product, env=env)
-    assert set(calm.params) == set(SPACE), "a study that finds nothing compares nothing"
-    folder = to_path(world.layout.release("r1", "tune"))
-    tried = _tried(folder)
-    shutil.rmtree(folder)
-    again = killed_then_again("tune", inputs, product=world.product, env=env, fault=fault)
-    assert (again["num_trials"], again["params"], again["reason"]) == (NUM_TRIALS, calm.params, calm.reason)
-    assert _tried(folder) == tried
-
-
-def _tried(folder: Path) -> list[tuple[dict[str, float], float | None]]:
-    """Parameters and value of every judged trial, in order."""
-    (journal,) = folder.rglob("journal.log")
-    study = optuna.load_study(study_name="tune", storage=JournalStorage(JournalFileBackend(str(journal))))
-    return [(t.params, t.value) for t in study.get_trials(states=(TrialState.COMPLETE,))]
+    """Many more kills and seeds: tests/benchmarks/bench_tune.py kills."""
+    study = make_study(env, flights, num_workers=2, num_rows=8000, num_trials=10, max_rows=3000, refresh_every=6)
+    again = study.beside("again")
+    struck = run_under_fire(again, seed=seed, num_kills=3, pause_s=(0.3, 1.5))
+    assert struck.workers + struck.stages == 3
+    assert struck.said["num_trials"] == len(trials_of(again)) == 10
+    assert told(again.ended()) == told(study.calmly())

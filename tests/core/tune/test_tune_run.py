@@ -1,34 +1,24 @@
-"""A small study on a small product: resumable, never worse than what was written, skipped where none is asked for."""
+"""The stage as a whole: skipped where none is asked for, never worse than what was written, on record where it ran."""
 
 import json
 import subprocess
 import sys
 
 import pytest
+from mlflow import MlflowClient
 
 from clearway.contracts.errors import IntegrityError
 from clearway.infra.storage import to_path
-from clearway.product_tune import Range, Tune
-from clearway.train.produce import settings_of
+from clearway.tabular.training_set import settings_of
 from clearway.tune.run import run
 from clearway.tune.spec import Inputs
-from training_kit import STORAGE, TINY, World, make_world
-
-SPACE = {
-    "lr": Range(low=1e-4, high=0.1, log=True),
-    "num_bins": Range(low=2, high=16),
-    "dropout": Range(low=0, high=0.5),
-}
+from training_kit import STORAGE, World
+from tune_kit import SPACE, make_study
 
 
 def inputs_of(world: World) -> Inputs:
     given = world.inputs()
     return Inputs(product="flights", release_id="r1", dataset=given.dataset, receipt_uri=given.receipt_uri)
-
-
-def searching(env, flights, num_trials: int) -> World:
-    slow = TINY.model_copy(update={"lr": 1e-3})  # far too small for 30 steps: there is something to find
-    return make_world(env, flights, model=slow, tune=Tune(num_trials=num_trials, max_rows=1200, space=SPACE))
 
 
 def test_no_study_asked_for_is_no_work(world: World):
@@ -39,7 +29,7 @@ assert not {"torch", "optuna", "pandas", "mlflow"} & set(sys.modules), "heavy im
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
     outputs = run(inputs_of(world), product=world.product, env=world.env)
-    assert (outputs.num_trials, outputs.params) == (0, {})
+    assert (outputs.num_trials, outputs.params, outputs.report_uri) == (0, {}, "")
     assert not STORAGE.list(world.layout.release("r1"))
 
 
@@ -50,23 +40,25 @@ def test_no_study_without_a_receipt(world: World):
 
 
 @pytest.mark.slow
-def test_a_study_finds_parameters_that_training_accepts(env, flights):
-    world = searching(env, flights, num_trials=6)
-    outputs = run(inputs_of(world), product=world.product, env=env)
-    assert outputs.num_trials == 6
+def test_a_study_finds_parameters_that_training_accepts_and_leaves_a_page_and_a_run(env, flights):
+    study = make_study(env, flights, num_trials=12, cost="multiply_adds")
+    outputs = run(study.inputs, product=study.product, env=study.env)
+    assert outputs.num_trials == 12
     assert set(outputs.params) == set(SPACE)
-    settings = settings_of(world.product, outputs.params)
-    assert settings.lr > 2e-3
-    assert run(inputs_of(world), product=world.product, env=env) == outputs
+    assert settings_of(study.product, outputs.params).lr > 2e-3
+    assert "12 trials found better than product.yaml" in outputs.reason
+    page = STORAGE.read(outputs.report_uri).decode()
+    for heading in ("History", "Importance", "Parallel coordinates", "Cost and quality", "Validation windows"):
+        assert f"<h2>{heading}</h2>" in page
+    assert "<script" not in page and "http://" not in page and outputs.reason in page
 
+    client = MlflowClient(study.env.tracking_uri)
+    (found,) = client.search_runs([client.get_experiment_by_name("flights").experiment_id])
+    assert found.data.tags["clearway.stage"] == "tune"
+    assert json.loads(found.data.params["chosen.num_bins"]) == outputs.params["num_bins"]
+    assert len(client.get_metric_history(found.info.run_id, "log_loss")) == 12
+    artifact = found.info.artifact_uri
+    assert to_path(f"{artifact}/study.html").read_text() == page
 
-@pytest.mark.slow
-def test_a_killed_study_goes_on_and_ends_with_the_same_number_of_trials(env, flights):
-    world = searching(env, flights, num_trials=5)
-    killed = world.run_in_child(inputs_of(world), "tune", CLEARWAY_FAULT="tune.after_trial=kill@2")
-    assert killed.returncode == -9, killed.stderr[-2000:]
-    done = world.run_in_child(inputs_of(world), "tune")
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert json.loads(done.stdout)["num_trials"] == 5
-    assert "3 of 5 trials to go" in done.stderr
-    assert "4 of 5" not in done.stderr
+    assert not list(study.folder.parent.rglob("rows.arrow")), "rows are kept no longer than they are needed"
+    assert run(study.inputs, product=study.product, env=study.env) == outputs

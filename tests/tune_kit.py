@@ -1,0 +1,180 @@
+"""Small studies on a small product: as one calm process, as workers, and with somebody who kills them at random."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from optuna.trial import FrozenTrial, TrialState
+
+from clearway.contracts.codec import to_jsonable
+from clearway.infra.environment import Environment
+from clearway.infra.storage import to_path
+from clearway.product import LoadedProduct, Model
+from clearway.product_tune import Range, Tune
+from clearway.tune.agenda import Kind, Task
+from clearway.tune.brief import Brief, read_brief
+from clearway.tune.journal import Journal
+from clearway.tune.spec import Inputs
+from clearway.tune.study import prepared
+from clearway.tune.worker import work
+from training_kit import TINY, make_rows, make_world
+
+SPACE = {
+    "lr": Range(low=1e-3, high=0.1, log=True),
+    "num_bins": Range(low=2, high=16),
+    "dropout": Range(low=0, high=0.5),
+}
+# As written, the learning rate is far too small for this few steps: there is something to find.
+MODEL = TINY.model_copy(update={"lr": 1.1e-3, "num_epochs": 2})
+WORKER = "clearway.tune.worker"
+TIMEOUT_S = 240
+CHILD = """
+import json, logging, sys
+from clearway.contracts.codec import from_jsonable
+from clearway.infra.environment import Environment
+from clearway.product import LoadedProduct
+from clearway.tune.spec import Inputs
+from clearway.tune.study import search
+logging.basicConfig(level=logging.INFO)
+message = json.load(sys.stdin)
+product, env = LoadedProduct.model_validate(message["product"]), Environment.model_validate(message["env"])
+found = search(from_jsonable(Inputs, message["inputs"]), product=product, env=env, folder=message["folder"])
+json.dump({"params": found.params, "num_trials": len(found.trials), "num_deaths": found.num_deaths}, sys.stdout)
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """What a call of `search` needs, in a folder of its own."""
+
+    inputs: Inputs
+    product: LoadedProduct
+    env: Environment
+    folder: Path
+
+    def calmly(self) -> dict[int, FrozenTrial]:
+        """All of it in this process, one task after another; what ended, by task."""
+        prepared(self.inputs, product=self.product, env=self.env, folder=self.folder)
+        work(self.folder)
+        return self.ended()
+
+    def ended(self) -> dict[int, FrozenTrial]:
+        return Journal(self.folder).ended()
+
+    def brief(self) -> Brief:
+        return read_brief(self.folder)
+
+    def tasks(self) -> tuple[Task, ...]:
+        return self.brief().tasks()
+
+    def beside(self, name: str) -> "Study":
+        """The same study in another folder."""
+        return Study(inputs=self.inputs, product=self.product, env=self.env, folder=self.folder.with_name(name))
+
+    def start(self, **variables: str) -> "subprocess.Popen[str]":
+        """`search` as a process of its own."""
+        message = {
+            "env": self.env.model_dump(mode="json"),
+            "product": self.product.model_dump(mode="json", by_alias=True),
+            "inputs": to_jsonable(self.inputs),
+            "folder": self.folder.as_uri(),
+        }
+        with (self.folder.parent / f"{self.folder.name}.log").open("a") as log:
+            child = subprocess.Popen(
+                [sys.executable, "-c", CHILD],
+                env=os.environ | variables,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        assert child.stdin is not None
+        child.stdin.write(json.dumps(message))
+        child.stdin.close()
+        child.stdin = None
+        return child
+
+    def log(self) -> str:
+        return (self.folder.parent / f"{self.folder.name}.log").read_text()
+
+
+def make_study(
+    env: Environment,
+    flights: LoadedProduct,
+    *,
+    num_workers: int = 1,
+    num_rows: int = 2000,
+    model: Model = MODEL,
+    **tune: Any,
+) -> Study:
+    """A study of a few short trials, with these changes to the product's `tune` section."""
+    asked = Tune(**({"num_trials": 4, "max_rows": 600, "space": SPACE} | tune))
+    env = env.model_copy(update={"jobs": env.jobs.model_copy(update={"num_tune_workers": num_workers})})
+    world = make_world(env, flights, rows=make_rows(num_rows), model=model, tune=asked)
+    given = world.inputs()
+    inputs = Inputs(product="flights", release_id="r1", dataset=given.dataset, receipt_uri=given.receipt_uri)
+    folder = to_path(world.layout.release("r1", "tune", "study"))
+    folder.mkdir(parents=True)
+    return Study(inputs=inputs, product=world.product, env=env, folder=folder)
+
+
+def told(ended: dict[int, FrozenTrial]) -> dict[int, tuple[TrialState, dict[str, Any], Any, dict[int, float]]]:
+    """What may not depend on who ran it, when, or who was killed: state, values tried, losses, curve."""
+    return {number: (e.state, e.params, e.values, e.intermediate_values) for number, e in sorted(ended.items())}
+
+
+def trials_of(study: Study) -> list[FrozenTrial]:
+    """New trials, in order."""
+    ended = study.ended()
+    return [ended[t.number] for t in study.tasks() if t.kind is Kind.TRIAL]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Struck:
+    """How often a worker and the whole stage were killed, and what the last attempt said."""
+
+    workers: int
+    stages: int
+    said: dict[str, Any]
+
+
+def run_under_fire(study: Study, *, seed: int, num_kills: int, pause_s: tuple[float, float]) -> Struck:
+    """Start the stage again until it ends, killing at random moments: mostly a worker, each sixth time the stage."""
+    rng, workers, stages = random.Random(seed), 0, 0  # noqa: S311 - moments, not secrets
+    begun_s, child = time.monotonic(), study.start()
+    while True:
+        time.sleep(rng.uniform(*pause_s))
+        assert time.monotonic() - begun_s < TIMEOUT_S, study.log()[-3000:]
+        if child.poll() == 0:
+            return Struck(workers=workers, stages=stages, said=json.loads(child.communicate()[0]))
+        if child.poll() is not None:
+            assert child.returncode == -signal.SIGKILL, study.log()[-3000:]
+            child.communicate()
+            child = study.start()
+        elif workers + stages < num_kills and (alive := _workers_of(child)):
+            if rng.random() < 1 / 6:
+                child.kill()
+                child.wait()
+                stages += 1
+            else:
+                rng.choice(alive).kill()
+                workers += 1
+
+
+def _workers_of(child: "subprocess.Popen[str]") -> list[psutil.Process]:
+    found = []
+    for process in psutil.Process(child.pid).children():
+        try:
+            if WORKER in process.cmdline():
+                found.append(process)
+        except psutil.Error:
+            continue  # it ended meanwhile
+    return found
