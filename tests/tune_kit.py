@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -35,7 +34,8 @@ SPACE = {
 # As written, the learning rate is far too small for this few steps: there is something to find.
 MODEL = TINY.model_copy(update={"lr": 1.1e-3, "num_epochs": 2})
 WORKER = "clearway.tune.worker"
-TIMEOUT_S = 240
+TIMEOUT_S = 300
+STAGE_SHARE = 1 / 6  # of the kills, that hit the whole stage
 CHILD = """
 import json, logging, sys
 from clearway.contracts.codec import from_jsonable
@@ -146,27 +146,36 @@ class Struck:
     said: dict[str, Any]
 
 
-def run_under_fire(study: Study, *, seed: int, num_kills: int, pause_s: tuple[float, float]) -> Struck:
-    """Start the stage again until it ends, killing at random moments: mostly a worker, each sixth time the stage."""
-    rng, workers, stages = random.Random(seed), 0, 0  # noqa: S311 - moments, not secrets
+def run_under_fire(study: Study, *, seed: int, num_kills: int) -> Struck:
+    """Start the stage again until it ends, with this many kills on the way: mostly of a worker, at times of the stage.
+
+    Each comes a random moment after one to three more tasks were begun, so it strikes workers at work on any machine.
+    """
+    rng = random.Random(seed)  # noqa: S311 - moments, not secrets
+    workers, stages, target = 0, 0, rng.randint(1, 3)
     begun_s, child = time.monotonic(), study.start()
-    while True:
-        time.sleep(rng.uniform(*pause_s))
+    while child.poll() is None:
         assert time.monotonic() - begun_s < TIMEOUT_S, study.log()[-3000:]
-        if child.poll() == 0:
-            return Struck(workers=workers, stages=stages, said=json.loads(child.communicate()[0]))
-        if child.poll() is not None:
-            assert child.returncode == -signal.SIGKILL, study.log()[-3000:]
+        time.sleep(0.01)
+        if workers + stages == num_kills or _num_begun(study.folder) < target:
+            continue
+        time.sleep(rng.uniform(0, 0.3))
+        if rng.random() < STAGE_SHARE:
+            child.kill()
             child.communicate()
-            child = study.start()
-        elif workers + stages < num_kills and (alive := _workers_of(child)):
-            if rng.random() < 1 / 6:
-                child.kill()
-                child.wait()
-                stages += 1
-            else:
-                rng.choice(alive).kill()
-                workers += 1
+            child, stages = study.start(), stages + 1
+        elif alive := _workers_of(child):
+            rng.choice(alive).kill()
+            workers += 1
+        target = _num_begun(study.folder) + rng.randint(1, 3)
+    said, _ = child.communicate()
+    assert child.returncode == 0, study.log()[-3000:]
+    return Struck(workers=workers, stages=stages, said=json.loads(said))
+
+
+def _num_begun(folder: Path) -> int:
+    """Attempts at tasks so far: a byte each."""
+    return sum(file.stat().st_size for file in (folder / "tasks").glob("*.lock"))
 
 
 def _workers_of(child: "subprocess.Popen[str]") -> list[psutil.Process]:

@@ -1,17 +1,19 @@
 """What a second worker saves a study, and whether kill -9 at random ever loses or repeats a trial.
 
     python tests/benchmarks/bench_tune.py walls [--rounds 3] [--trials 16]
-    python tests/benchmarks/bench_tune.py kills [--seeds 10] [--kills 12]
+    python tests/benchmarks/bench_tune.py kills [--seeds 10] [--kills 8]
 
 `walls`: the same study with one worker of one thread, one worker of two threads, and two workers of one thread each, in
 interleaved rounds; wall seconds from the start of the stage's process to its end, imports included. `kills`: studies of
-two workers, killed at random moments (mostly a worker, each sixth time the whole stage, which is started again); every
+two workers, killed at random moments (mostly a worker, one time in six the whole stage, which is started again); every
 trial must be there once, with the values and losses of a run that nobody disturbed.
 """
 # ruff: noqa: T201
 
 import argparse
 import json
+import os
+import resource
 import statistics
 import sys
 import tempfile
@@ -38,8 +40,8 @@ def environment(folder: Path, *, num_threads: int = 2) -> Environment:
     return loaded.model_copy(update={"jobs": loaded.jobs.model_copy(update={"num_threads": num_threads})})
 
 
-def wall_s(folder: Path, way: str, num_trials: int) -> float:
-    """One whole study."""
+def cost(folder: Path, way: str, num_trials: int) -> tuple[float, float]:
+    """Wall and CPU seconds of one whole study, its workers counted."""
     num_threads, num_workers = WAYS[way]
     flights = find_product(project_root() / "include" / "products", "flights")
     env = environment(folder, num_threads=num_threads)
@@ -52,27 +54,33 @@ def wall_s(folder: Path, way: str, num_trials: int) -> float:
         max_rows=NUM_ROWS,
         model=Model(),
     )
-    begun_s = time.monotonic()
+    begun_s, cpu_s = time.monotonic(), _reaped_s()
     child = study.start()
     said, _ = child.communicate(timeout=600)
-    spent_s = time.monotonic() - begun_s
+    spent = time.monotonic() - begun_s, _reaped_s() - cpu_s
     assert child.returncode == 0, study.log()[-3000:]
     assert json.loads(said)["num_trials"] == num_trials
-    return spent_s
+    return spent
+
+
+def _reaped_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def walls(rounds: int, num_trials: int) -> None:
-    """Print wall seconds of each way, and the ratio."""
-    found: dict[str, list[float]] = {way: [] for way in WAYS}
+    """Print wall and CPU seconds of each way, and the ratios of their medians."""
+    found: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
     for _ in range(rounds):
         for way in WAYS:
             with tempfile.TemporaryDirectory() as folder:
-                found[way].append(wall_s(Path(folder), way, num_trials))
-            print(f"{way}: {found[way][-1]:.1f} s", flush=True)
-    middle = {way: statistics.median(values) for way, values in found.items()}
-    one, two_threads, two = middle.values()
-    print(json.dumps({way: round(value, 1) for way, value in middle.items()}))
-    print(f"two workers take {two / one:.2f} of one worker's wall, {two / two_threads:.2f} of one with two threads")
+                found[way].append(cost(Path(folder), way, num_trials))
+            wall_s, cpu_s = found[way][-1]
+            print(f"{way}: {wall_s:.1f} s, {cpu_s:.1f} CPU s, load {os.getloadavg()[0]:.1f}", flush=True)
+    middle = {way: [statistics.median(column) for column in zip(*costs, strict=True)] for way, costs in found.items()}
+    (one, one_cpu), (threads, _), (two, two_cpu) = middle.values()
+    print(f"two workers take {two / one:.2f} of one worker's wall, {two / threads:.2f} of one with two threads, ")
+    print(f"and {two_cpu / one_cpu:.2f} times its CPU seconds")
 
 
 def kills(num_seeds: int, num_kills: int) -> None:
@@ -93,7 +101,7 @@ def kills(num_seeds: int, num_kills: int) -> None:
         calm = told(study.calmly())
         for seed in range(num_seeds):
             again: Study = study.beside(f"seed-{seed}")
-            struck = run_under_fire(again, seed=seed, num_kills=num_kills, pause_s=(0.2, 2.0))
+            struck = run_under_fire(again, seed=seed, num_kills=num_kills)
             assert told(again.ended()) == calm, f"seed {seed} ended with other trials"
             assert len(trials_of(again)) == struck.said["num_trials"] == 14
             total += struck.workers + struck.stages
@@ -111,7 +119,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--trials", type=int, default=16)
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--kills", type=int, default=12)
+    parser.add_argument("--kills", type=int, default=8)
     args = parser.parse_args()
     if args.what == "walls":
         walls(args.rounds, args.trials)

@@ -58,6 +58,6 @@ def _watch(crew: list["subprocess.Popen[bytes]"], brief: Brief, folder: Path, en
 
 def _start(brief: Brief, folder: Path, env: Environment) -> "subprocess.Popen[bytes]":
     jobs = env.jobs.model_copy(update={"num_threads": brief.num_threads})
-    variables = child_variables(env.model_copy(update={"jobs": jobs}), folder)
+    variables = child_variables(env.model_copy(update={"jobs": jobs}), None)
     command = [sys.executable, "-m", "clearway.tune.worker", str(folder)]
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, env=variables)  # noqa: S603 - our own module and a path

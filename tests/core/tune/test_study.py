@@ -133,17 +133,16 @@ def test_a_model_as_written_that_cannot_be_judged_is_an_error(env, flights):
         searched(study)
 
 
-@pytest.mark.slow
-def test_pruned_trials_count_and_keep_their_curve(env, flights):
-    for fidelity, steps in (("epochs", set(range(10, 101, 10))), ("rows", {11, 33, 100})):
-        asked = {"num_trials": 12, "pruner": "successive_halving", "fidelity": fidelity}
-        study = make_study(env, flights, model=MODEL.model_copy(update={"batch_size": 32}), **asked).beside(fidelity)
-        study.calmly()
-        trials = trials_of(study)
-        states = [t.state.name for t in trials]
-        assert len(trials) == 12 and "PRUNED" in states and states[0] == "COMPLETE"
-        assert set(trials[0].intermediate_values) == steps
-        assert all(len(t.intermediate_values) < len(steps) for t in trials if t.state.name == "PRUNED")
+@pytest.mark.parametrize(("fidelity", "steps"), [("epochs", set(range(10, 101, 10))), ("rows", {11, 33, 100})])
+def test_pruned_trials_count_and_keep_their_curve(env, flights, fidelity, steps):
+    model = MODEL.model_copy(update={"batch_size": 32})
+    study = make_study(env, flights, model=model, num_trials=12, pruner="successive_halving", fidelity=fidelity)
+    study.calmly()
+    trials = trials_of(study)
+    states = [t.state.name for t in trials]
+    assert len(trials) == 12 and "PRUNED" in states and states[0] == "COMPLETE"
+    assert set(trials[0].intermediate_values) == steps
+    assert all(len(t.intermediate_values) < len(steps) for t in trials if t.state.name == "PRUNED")
 
 
 @pytest.mark.slow

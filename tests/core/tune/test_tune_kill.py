@@ -53,7 +53,7 @@ def test_workers_killed_at_random_lose_no_trial_and_repeat_none(
     """Many more kills and seeds: tests/benchmarks/bench_tune.py kills."""
     study = make_study(env, flights, num_workers=2, num_rows=8000, num_trials=10, max_rows=3000, refresh_every=6)
     again = study.beside("again")
-    struck = run_under_fire(again, seed=seed, num_kills=3, pause_s=(0.3, 1.5))
+    struck = run_under_fire(again, seed=seed, num_kills=3)
     assert struck.workers + struck.stages == 3
     assert struck.said["num_trials"] == len(trials_of(again)) == 10
     assert told(again.ended()) == told(study.calmly())

@@ -24,8 +24,10 @@ _DROPPED_PREFIXES = ("AIRFLOW", "_AIRFLOW", PREFIX)
 _SILENT = {"DO_NOT_TRACK": "1", "GX_ANALYTICS_ENABLED": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
-def child_variables(env: Environment, folder: Path) -> dict[str, str]:
+def child_variables(env: Environment, folder: Path | None) -> dict[str, str]:
     """Environment variables of a job: this process's own, without the orchestrator's, plus `env` spelled out.
+
+    `folder`: of the attempt, by which all its processes are found; None for a further process of the same attempt.
 
     Thread pools are sized before the first import, and idle threads sleep instead of spinning: with two cores a
     spinning pool of one library slows down every other (OMP_WAIT_POLICY).
@@ -41,7 +43,7 @@ def child_variables(env: Environment, folder: Path) -> dict[str, str]:
         "OMP_WAIT_POLICY": "PASSIVE",
         "PYTHONUNBUFFERED": "1",
         "PYSPARK_PYTHON": sys.executable,
-        JOB_VARIABLE: str(folder),
+        **({JOB_VARIABLE: str(folder)} if folder is not None else {}),
     }
 
 
