@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import pyarrow as pa
 import torch
 
+from clearway.engine.order import num_steps_per_epoch
 from clearway.infra.datasets import LABEL
 from clearway.measures.binary import log_loss
 from clearway.product import Features, Model
 from clearway.product_tune import Tune
 from clearway.tabular.fit import CPU, Rows, World, fit, has_fast_bfloat16
 from clearway.tabular.model import ModelShape, predict, shape_of
-from clearway.engine.order import num_steps_per_epoch
 from clearway.tabular.training_set import TrainingSet, encode, make_training_set
 
 # Shares of the rows a trial with fidelity `rows` is trained on, one after another; thirds, as pruners reduce.

@@ -18,7 +18,9 @@ def wait_min(cluster: Cluster) -> float:
 
 
 def test_a_large_job_starves_in_a_pool_and_not_behind_the_desk() -> None:
-    waits = {policy: wait_min(simulate(policy, gang_jobs(1), until_s=11 * HOUR_S)) for policy in ("fifo", "pool", "clearway")}
+    waits = {
+        policy: wait_min(simulate(policy, gang_jobs(1), until_s=11 * HOUR_S)) for policy in ("fifo", "pool", "clearway")
+    }
     assert waits["clearway"] <= waits["fifo"] < 180
     assert waits["pool"] > 500
 

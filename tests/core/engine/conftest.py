@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-import torch.distributed.checkpoint
-import torch.distributed.fsdp
 import torch.distributed.tensor.parallel  # noqa: F401 - in the parent, not once per child
 
 

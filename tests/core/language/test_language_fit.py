@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.engine_kit import digest, keep_in, results
 
 from clearway.engine.loop import Trained
 from clearway.engine.plan import DataParallel, Plan
@@ -13,7 +14,6 @@ from clearway.language.fit import fit, plan_of, recipe_of, shape_of
 from clearway.language.stream import TokenStream
 from clearway.language.tokens import STORED, tokens_of
 from clearway.product_language import Language
-from tests.engine_kit import digest, keep_in, results
 
 TINY = Language(
     kind="language",

@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 import pytest
+from tests.core.preprocess.conftest import PRODUCTS
 
 from clearway.contracts.verdict import Verdict
 from clearway.infra.datasets import TOKENS, open_dataset, read_features, token_uris
@@ -21,7 +22,6 @@ from clearway.product import LoadedProduct
 from clearway.product_yaml import find_product
 from clearway.validate.run import run as validate
 from clearway.validate.spec import Inputs
-from tests.core.preprocess.conftest import PRODUCTS
 
 TEXTS = ["", "a", "$1 -- \\ 00", "naïve façade", "日本語", "🙂\U0010ffff", "line\nline\r\n\ttab\0end", "-" * 300]
 
