@@ -8,6 +8,15 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 CLEARWAY := $(PY) -m clearway
 PIP := $(PY) -m pip install --disable-pip-version-check --no-deps --require-hashes
+# The first installation shows what it does; a later one would say of hundreds of packages that they are there.
+ifneq ($(wildcard $(STAMP)),)
+QUIET := -q
+INSTALLS := Bringing $(VENV) up to the lock, quietly; some minutes if a large package changed.
+else
+INSTALLS := Installing the locked packages into $(VENV); about 3 GB, some minutes.
+endif
+# Workers of the fast tests, which take them one by one in order; 0 runs them in one process, as plain pytest does.
+WORKERS ?= 2
 PRODUCT ?= flights
 # WEEKS=39 replays the whole year; FAULT=unit_change|feed_outage|carrier_remap plants an abrupt, announced fault.
 RUN_ARGS = --product $(PRODUCT) $(if $(WEEKS),--weeks $(WEEKS)) $(if $(FAULT),--fault $(FAULT)) $(ARGS)
@@ -44,25 +53,25 @@ clean: $(STAMP) ## Stop and remove .clearway: data, models, logs, databases
 test: $(STAMP) ## Everything that needs no GPU, linters included, fast tests first
 	@$(PY) -m pytest -q -m "not gpu"
 
-fast: $(STAMP) ## The fast tests only, in under 90 s
-	@$(PY) -m pytest -q -m "not slow and not airflow and not gpu and not browser"
+fast: $(STAMP) ## The fast tests only, on two workers (WORKERS=)
+	@$(PY) -m pytest -q -n $(WORKERS) --dist loadgroup --no-loadscope-reorder -m "not slow and not airflow and not gpu and not browser"
 
 lint: $(STAMP) ## ruff, mypy, import contracts, sizes
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports
 
 lock: ## Resolve requirements.in into the two hash-checked locks (needs uv)
-	@$(PYTHON) .ci/lock
+	@$(PYTHON) .ci/lock $(ARGS)
 
 $(STAMP): requirements.txt requirements-cpu.txt requirements-cuda.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "$(PYTHON) is Python %d.%d; 3.11 or newer is needed. Name one: make PYTHON=python3.11 …" % sys.version_info[:2])'
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "The virtual environment could not be made. On Debian and Ubuntu: sudo apt install python3-venv, then try again." >&2; exit 1; }
-	@echo "Installing the locked packages into $(VENV); about 3 GB, some minutes the first time." >&2
+	@echo "$(INSTALLS)" >&2
 	@if ! command -v nvidia-smi >/dev/null; then \
 	$(PIP) -q -r requirements-cpu.txt 2>/dev/null || echo "pip finds no CPU build of torch; taking the default one." >&2; fi
-	$(PIP) -r requirements.txt
+	$(PIP) $(QUIET) -r requirements.txt
 	@if $(PY) -c 'import importlib.metadata as m, sys; sys.exit("+cpu" not in m.version("torch"))'; \
 	then echo "torch is the CPU build: no CUDA libraries needed." >&2; \
 	else echo "torch is the CUDA build: installing its CUDA libraries (several GB more)." >&2 && \
-	$(PIP) -r requirements-cuda.txt; fi
-	$(PY) -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(PIP) $(QUIET) -r requirements-cuda.txt; fi
+	$(PY) -m pip install $(QUIET) --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
