@@ -15,7 +15,7 @@ INSTALLS := Bringing $(VENV) up to the lock, quietly; some minutes if a large pa
 else
 INSTALLS := Installing the locked packages into $(VENV); about 3 GB, some minutes.
 endif
-# Workers of the fast tests, which take them one by one in order; 0 runs them in one process, as plain pytest does.
+# Workers of the tests, which take group by group in order; 0 runs them in one process, as plain pytest does.
 WORKERS ?= 2
 PRODUCT ?= flights
 # WEEKS=39 replays the whole year; FAULT=unit_change|feed_outage|carrier_remap plants an abrupt, announced fault.
@@ -51,10 +51,10 @@ clean: $(STAMP) ## Stop and remove .clearway: data, models, logs, databases
 	@$(CLEARWAY) clean $(ARGS)
 
 test: $(STAMP) ## Everything that needs no GPU, linters included, fast tests first
-	@$(PY) -m pytest -q -m "not gpu"
+	@$(PY) -m pytest -q -n $(WORKERS) --dist loadscope --no-loadscope-reorder -m "not gpu"
 
 fast: $(STAMP) ## The fast tests only, on two workers (WORKERS=)
-	@$(PY) -m pytest -q -n $(WORKERS) --dist loadgroup --no-loadscope-reorder -m "not slow and not airflow and not gpu and not browser"
+	@$(PY) -m pytest -q -n $(WORKERS) --dist loadscope --no-loadscope-reorder -m "not slow and not airflow and not gpu and not browser"
 
 lint: $(STAMP) ## ruff, mypy, import contracts, sizes
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports
