@@ -59,12 +59,32 @@ class Stack:
         self.url = self.endpoint_url = ""
         self.api: AirflowApi
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables of a command against this stack."""
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "CLEARWAY"))}
+        return {**clean, **self.variables}
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Stopped at the end, also when this process is killed: a shell stops the stack once its input ends unsaid."""
+        stop = [sys.executable, "-m", "clearway", "stop"]
+        words = ["sh", "-c", 'read -r said || exec "$@" >/dev/null 2>&1', "sh", *stop]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(
+            words, stdin=pipe, env=self.environment, cwd=project_root(), start_new_session=True
+        ) as guard:
+            try:
+                yield
+            finally:
+                self.clearway("stop")
+                guard.communicate(b"stopped\n")
+
     def clearway(self, *words: str) -> dict[str, Any]:
         """Run a command of ours against this stack."""
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "CLEARWAY"))}
         done = subprocess.run(
             [sys.executable, "-m", "clearway", *words, "--json"],
-            env={**clean, **self.variables},
+            env=self.environment,
             cwd=project_root(),
             capture_output=True,
             text=True,
@@ -189,18 +209,16 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Started once for all tests that need a running Airflow; stopped at the end, come what may."""
+    """Started once for all tests that need a running Airflow."""
     folder = tmp_path_factory.mktemp("stack")
     # The product as it is; a copy, because one test plants a fault in it.
     shutil.copytree(project_root() / "tests" / "products" / PRODUCT, folder / "products" / PRODUCT)
     found = Stack(folder / "home", products=folder / "products")
     ports = [("--airflow-port", free_port()), ("--mlflow-port", free_port()), ("--endpoint-port", free_port())]
-    try:
-        words = [text for name, port in ports for text in (name, str(port))]
+    words = [text for name, port in ports for text in (name, str(port))]
+    with found.guarded():
         up = found.clearway("up", "--detach", "--product", PRODUCT, *words)
         found.url, found.endpoint_url = up["airflow"], up["endpoint"]
         found.api = AirflowApi(found.url)
         yield found
         found.api.close()
-    finally:
-        found.clearway("stop")
