@@ -5,24 +5,29 @@ is null in the input and NaN in the result; a NaN in the input is refused, since
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from itertools import chain, cycle
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from clearway.contracts.manifest import canonical_json
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 Arrays = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
+_Take = Callable[[dict[str, Any]], tuple[Any, ...]]
 
 UNKNOWN = 0  # category index of a missing value and of any value the training data did not hold often enough
 _NUMBER_TYPES = frozenset((int, float, type(None)))
 _STRING_TYPES = frozenset((str, type(None)))
-_NUMBER = "a finite number within float32, or null"
-_STRING = "a string, or null"
+NUMBER = "a finite number within float32, or null"
+STRING = "a string, or null"
 
 
 class RowError(ValueError):
@@ -54,6 +59,8 @@ class Encoder:
     vocabulary: dict[str, tuple[str, ...]]
     _fields: frozenset[str] = field(init=False, repr=False, compare=False)
     _index: tuple[dict[str | None, int], ...] = field(init=False, repr=False, compare=False)
+    _numbers_of: _Take = field(init=False, repr=False, compare=False)
+    _strings_of: _Take = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         names = (*self.numeric, *self.categorical)
@@ -64,11 +71,15 @@ class Encoder:
         index = tuple({v: i + 1 for i, v in enumerate(self.vocabulary[c])} for c in self.categorical)
         object.__setattr__(self, "_fields", frozenset(names))
         object.__setattr__(self, "_index", index)
+        object.__setattr__(self, "_numbers_of", _take(self.numeric))
+        object.__setattr__(self, "_strings_of", _take(self.categorical))
 
     @classmethod
-    def fit(cls, table: pa.Table, *, numeric: Sequence[str], categorical: Sequence[str], min_count: int) -> "Encoder":
+    def fit(cls, table: "pa.Table", *, numeric: Sequence[str], categorical: Sequence[str], min_count: int) -> "Encoder":
         """Learn the vocabularies: values seen at least `min_count` times, in sorted order."""
-        vocabulary = {name: _frequent(table, name, min_count) for name in categorical}
+        from clearway.packaging.columns import frequent  # noqa: PLC0415 - Arrow, half of the server's start
+
+        vocabulary = {name: frequent(table, name, min_count) for name in categorical}
         return cls(numeric=tuple(numeric), categorical=tuple(categorical), vocabulary=vocabulary)
 
     @property
@@ -76,27 +87,27 @@ class Encoder:
         """Number of indices per categorical column, the unknown one included. [C]"""
         return tuple(len(self.vocabulary[c]) + 1 for c in self.categorical)
 
-    def encode_table(self, table: pa.Table) -> Arrays:
+    def encode_table(self, table: "pa.Table") -> Arrays:
         """(float32 [B, N] with NaN for missing, int64 [B, C]); other columns are ignored. Raises: RowError."""
+        from clearway.packaging.columns import numbers, places  # noqa: PLC0415 - as above
+
         numeric = np.empty((len(table), len(self.numeric)), np.float32)
         for i, name in enumerate(self.numeric):
-            numeric[:, i] = _numbers(table, name)
+            numeric[:, i] = numbers(table, name)
         categorical = np.empty((len(table), len(self.categorical)), np.int64)
         for i, name in enumerate(self.categorical):
-            known = pa.array(self.vocabulary[name], pa.string())
-            found = pc.index_in(_strings(table, name), value_set=known, skip_nulls=True)
-            categorical[:, i] = found.fill_null(-1).to_numpy() + 1
+            categorical[:, i] = places(table, name, self.vocabulary[name]) + 1
         return numeric, categorical
 
     def encode_rows(self, rows: Sequence[dict[str, Any]]) -> Arrays:
         """The serving path: same arrays from plain dicts with exactly the encoder's fields. Raises: RowError."""
-        numeric = np.empty((len(rows), len(self.numeric)), np.float32)
-        categorical = np.empty((len(rows), len(self.categorical)), np.int64)
-        with np.errstate(over="ignore"):  # once for all rows: entering costs as much as encoding ten values
-            for i, row in enumerate(rows):
-                if not self._encode_row(row, numeric[i], categorical[i]):
-                    self._refuse(i, row)
-        return numeric, categorical
+        found = self._encode_together(rows)
+        if found is not None:
+            return found
+        for i, row in enumerate(rows):
+            if self._encode_together([row]) is None:
+                self._refuse(i, row)
+        raise AssertionError("rows that are taken one by one are taken together")
 
     def to_json(self) -> bytes:
         """Canonical JSON, the content of encoder.json."""
@@ -111,24 +122,26 @@ class Encoder:
         vocabulary = {name: tuple(values) for name, values in raw["vocabulary"].items()}
         return cls(numeric=tuple(raw["numeric"]), categorical=tuple(raw["categorical"]), vocabulary=vocabulary)
 
-    def _encode_row(
-        self, row: dict[str, Any], numeric: npt.NDArray[np.float32], categorical: npt.NDArray[np.int64]
-    ) -> bool:
-        """Fast path; False sends the row to `_refuse`, which finds the words."""
-        if type(row) is not dict or len(row) != len(self._fields):
-            return False
+    def _encode_together(self, rows: Sequence[Any]) -> Arrays | None:
+        """All rows by the same few calls, which cost more than the values of one row; None if any is unacceptable."""
+        num_fields = len(self._fields)
+        if not all(type(row) is dict and len(row) == num_fields for row in rows):
+            return None
         try:
-            numbers = [row[name] for name in self.numeric]
-            strings = [row[name] for name in self.categorical]
+            numbers = list(chain.from_iterable(map(self._numbers_of, rows)))
+            strings = list(chain.from_iterable(map(self._strings_of, rows)))
             if not (_NUMBER_TYPES.issuperset(map(type, numbers)) and _STRING_TYPES.issuperset(map(type, strings))):
-                return False
-            numeric[:] = np.array(numbers, np.float64)  # None becomes NaN
+                return None
+            wide = np.array(numbers, np.float64)  # None becomes NaN
         except (KeyError, OverflowError):
-            return False
+            return None
+        with np.errstate(over="ignore"):
+            numeric = wide.astype(np.float32)
         if np.count_nonzero(np.isfinite(numeric)) + numbers.count(None) != len(numbers):
-            return False
-        categorical[:] = [index.get(value, UNKNOWN) for index, value in zip(self._index, strings, strict=True)]
-        return True
+            return None
+        indices = [index.get(value, UNKNOWN) for index, value in zip(cycle(self._index), strings, strict=False)]
+        shape = len(rows), len(self.categorical)
+        return numeric.reshape(len(rows), len(self.numeric)), np.array(indices, np.int64).reshape(shape)
 
     def _refuse(self, i: int, row: Any) -> None:
         if not isinstance(row, dict):
@@ -144,13 +157,22 @@ class Encoder:
         for name in self.categorical:
             if type(row[name]) not in _STRING_TYPES:
                 problem = f"is a {type(row[name]).__name__}"
-                raise RowError(row=i, field=name, value=row[name], allowed=_STRING, problem=problem)
+                raise RowError(row=i, field=name, value=row[name], allowed=STRING, problem=problem)
         raise RowError(row=i, field="", value=row, allowed="a plain JSON object", problem=f"is a {type(row).__name__}")
+
+
+def _take(names: tuple[str, ...]) -> _Take:
+    """A row's values of these columns; `itemgetter` alone gives a tuple for two names or more only."""
+    return itemgetter(*names) if len(names) > 1 else partial(_take_few, names)
+
+
+def _take_few(names: tuple[str, ...], row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in names)
 
 
 def _check_number(i: int, name: str, value: Any) -> None:
     if type(value) not in _NUMBER_TYPES:
-        raise RowError(row=i, field=name, value=value, allowed=_NUMBER, problem=f"is a {type(value).__name__}")
+        raise RowError(row=i, field=name, value=value, allowed=NUMBER, problem=f"is a {type(value).__name__}")
     if value is None:
         return
     try:
@@ -159,41 +181,4 @@ def _check_number(i: int, name: str, value: Any) -> None:
     except OverflowError:
         is_finite = False
     if not is_finite:
-        raise RowError(row=i, field=name, value=value, allowed=_NUMBER, problem="is not finite in float32")
-
-
-def _frequent(table: pa.Table, name: str, min_count: int) -> tuple[str, ...]:
-    counts = _strings(table, name).value_counts()
-    pairs = zip(counts.field("values").to_pylist(), counts.field("counts").to_pylist(), strict=True)
-    return tuple(sorted(value for value, count in pairs if value is not None and count >= min_count))
-
-
-def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
-    if name not in table.column_names:
-        raise RowError(row=0, field=name, value=None, allowed="every column present", problem="is missing")
-    return table[name]
-
-
-def _numbers(table: pa.Table, name: str) -> npt.NDArray[np.float32]:
-    column = _column(table, name)
-    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-        raise RowError(row=0, field=name, value=None, allowed=_NUMBER, problem=f"is a {column.type} column")
-    # Through float64, as a JSON number goes: an int64 straight to float32 could round once where the rows round twice.
-    with np.errstate(over="ignore"):
-        values: npt.NDArray[np.float32] = column.cast(pa.float64(), safe=False).to_numpy().astype(np.float32)
-    wrong = ~np.isfinite(values) & column.is_valid().to_numpy()
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise RowError(
-            row=row, field=name, value=column[row].as_py(), allowed=_NUMBER, problem="is not finite in float32"
-        )
-    return values
-
-
-def _strings(table: pa.Table, name: str) -> pa.Array:
-    column = _column(table, name)
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        raise RowError(row=0, field=name, value=None, allowed=_STRING, problem=f"is a {column.type} column")
-    return pa.concat_arrays(column.cast(pa.string()).chunks) if column.num_chunks else pa.array([], pa.string())
+        raise RowError(row=i, field=name, value=value, allowed=NUMBER, problem="is not finite in float32")

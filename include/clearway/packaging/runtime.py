@@ -1,16 +1,18 @@
 """Score rows with a package through ONNX Runtime: the same numbers in evaluation, in monitoring and in the server."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
-import pyarrow as pa
 
 from clearway.contracts.errors import DataError
 from clearway.packaging.encoder import Encoder
 from clearway.packaging.package import MODEL, Package
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 # Rows per call: keeps the intermediate arrays (B x N x bins) in tens of MB, past the point where more rows pay off.
 CHUNK_ROWS = 2048
@@ -48,7 +50,7 @@ class Scorer:
         """Scores of plain dicts, as a request carries them. [B] Raises: RowError."""
         return self.score(*self.encoder.encode_rows(rows))
 
-    def score_table(self, table: pa.Table) -> npt.NDArray[np.float32]:
+    def score_table(self, table: "pa.Table") -> npt.NDArray[np.float32]:
         """Scores of a table that has at least the model's columns. [B] Raises: RowError."""
         return self.score(*self.encoder.encode_table(table))
 

@@ -2,21 +2,19 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from clearway.contracts.errors import DataError
 from clearway.packaging.encoder import RowError
 from clearway.serve.children import Child, Failed
 from clearway.serve.frames import Row
+from clearway.serve.loaded import Loaded
 from clearway.serve.refusal import Refusal, bad_value, no_finite_score
-from clearway.serve.turns import Turns
+from clearway.serve.turns import MAX_INLINE_ROWS, Scored, Turns
 from clearway.serve.versions import Serving, Version
 
 log = logging.getLogger("clearway.serve")
-
-# Rows scored on the event loop itself; more than these take longer than handing them to a thread costs (about 60 us).
-MAX_INLINE_ROWS = 16
 
 
 class SharedRefusal(Refusal):
@@ -40,6 +38,10 @@ class Answering:
             return await self._turns.score(version, rows)
         except (RowError, DataError) as error:
             raise _refusal_of(error) from error
+
+    def ask_soon(self, version: Loaded, rows: Sequence[Row], answer: Callable[[Scored], None]) -> None:
+        """Few rows for a version in this process; `answer` gets scores or an error in this turn of the loop."""
+        self._turns.ask(version, rows, answer, asyncio.get_running_loop())
 
     async def score_safely(self, serving: Serving, version: Version, rows: Sequence[Row]) -> tuple[list[float], str]:
         """By the chosen version, or by the stable one if that gives an answer where the chosen one gives none.

@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from clearway.contracts.errors import ClearwayError, DataError, IntegrityError
-from clearway.packaging.encoder import Arrays, RowError
+from clearway.packaging.encoder import RowError
 from clearway.serve.frames import CRASHED, Answer, Ask, BadFrame, Frames, Ready, decode_ask, framed
 from clearway.serve.loaded import Loaded, score_together, warm
 from clearway.serve.local_copy import LocalCopy
@@ -77,24 +77,17 @@ def serve(version: Loaded, data: socket.socket, control: socket.socket) -> None:
 
 def answers(version: Loaded, asks: Sequence[Ask]) -> list[Answer]:
     """One answer per question. Questions that wait together are scored by one call, where that changes no bit."""
-    found, encoded = list[Answer](), list[tuple[int, Arrays]]()
-    for ask in asks:
-        try:
-            encoded.append((ask.number, version.scorer.encoder.encode_rows(ask.rows)))
-        except RowError as error:
-            found.append(Answer(ask.number, code="bad_value", message=str(error)))
-    groups = [encoded] if version.is_row_wise and encoded else [[one] for one in encoded]
-    for group in groups:
-        found += _scored(version, group)
-    return found
-
-
-def _scored(version: Loaded, group: list[tuple[int, Arrays]]) -> list[Answer]:
-    found = score_together(version.scorer, [arrays for _, arrays in group])
-    return [_answer(number, scores) for (number, _), scores in zip(group, found, strict=True)]
+    groups = [asks] if version.is_row_wise and asks else [[ask] for ask in asks]
+    return [
+        _answer(ask.number, scores)
+        for group in groups
+        for ask, scores in zip(group, score_together(version.scorer, [one.rows for one in group]), strict=True)
+    ]
 
 
 def _answer(number: int, scores: list[float] | Exception) -> Answer:
+    if isinstance(scores, RowError):
+        return Answer(number, code="bad_value", message=str(scores))
     if isinstance(scores, DataError):
         return Answer(number, code="no_finite_score")
     if isinstance(scores, Exception):

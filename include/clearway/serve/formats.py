@@ -5,7 +5,6 @@ ends the whole process on some broken files.
 """
 
 import csv
-import dataclasses
 import io
 import math
 import re
@@ -73,7 +72,7 @@ def typed(request: Request, encoder: Encoder) -> Request:
         {name: _number(index, name, value) if name in numeric else value for name, value in row.items()}
         for index, row in enumerate(request.rows)
     ]
-    return dataclasses.replace(request, rows=rows, is_text=False)
+    return msgspec.structs.replace(request, rows=rows, is_text=False)
 
 
 def _number(index: int, name: str, value: int | float | str | None) -> int | float | None:

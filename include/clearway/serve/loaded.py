@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from clearway.packaging.encoder import Arrays
+from clearway.packaging.encoder import RowError
 from clearway.packaging.package import MAX_GOLDEN_ROWS, Package
 from clearway.packaging.runtime import Scorer
 
@@ -33,22 +33,38 @@ class Loaded:
         return self.scorer.score_rows(rows).tolist()  # type: ignore[no-any-return]
 
 
-def score_together(scorer: Scorer, group: Sequence[Arrays]) -> list[list[float] | Exception]:
-    """Scores of several requests by one call; if that fails one by one, so that an error reaches the request that
-    caused it and no other. Per request its scores, or what was raised."""
+def score_together(scorer: Scorer, group: Sequence[Sequence[dict[str, Any]]]) -> list[list[float] | Exception]:
+    """Scores of several requests' rows by one call. A request whose rows are refused is left out of it, and if the call
+    fails they are scored one by one: an error reaches the request that caused it and no other. Per request its scores,
+    or what was raised."""
     try:
-        numeric, categorical = (np.concatenate(parts) for parts in zip(*group, strict=True))
-        scores = scorer.score(numeric, categorical).tolist()
+        scores = scorer.score(*scorer.encoder.encode_rows([row for rows in group for row in rows])).tolist()
+    except RowError as error:
+        if len(group) == 1:
+            return [error]
+        return _score_acceptable(scorer, group)
     except Exception as error:  # noqa: BLE001 - handed to whoever asked
         if len(group) == 1:
             return [error]
-        return [found for one in group for found in score_together(scorer, [one])]
+        return [found for rows in group for found in score_together(scorer, [rows])]
     found, start = list[list[float] | Exception](), 0
-    for one in group:
-        end = start + len(one[0])
+    for rows in group:
+        end = start + len(rows)
         found.append(scores[start:end])
         start = end
     return found
+
+
+def _score_acceptable(scorer: Scorer, group: Sequence[Sequence[dict[str, Any]]]) -> list[list[float] | Exception]:
+    refused = dict[int, RowError]()
+    for i, rows in enumerate(group):
+        try:
+            scorer.encoder.encode_rows(rows)
+        except RowError as error:
+            refused[i] = error
+    rest = [rows for i, rows in enumerate(group) if i not in refused]
+    scored = iter(score_together(scorer, rest) if rest else ())
+    return [refused[i] if i in refused else next(scored) for i in range(len(group))]
 
 
 def warm(uri: str, package: Package) -> Loaded:

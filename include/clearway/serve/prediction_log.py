@@ -9,15 +9,15 @@ import threading
 import uuid
 from collections import defaultdict, deque
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clearway.contracts.errors import Unavailable
 from clearway.infra.clock import Clock
 from clearway.infra.layout import Layout
-from clearway.infra.parquet import to_parquet
 from clearway.infra.storage import Storage, join
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 log = logging.getLogger("clearway.serve")
 
@@ -127,6 +127,8 @@ class PredictionLog:
             self._count_written(sum(len(e.scores) for e in group))
 
     def _write_file(self, batch_id: str, group: list[Entry]) -> None:
+        from clearway.infra.parquet import to_parquet  # noqa: PLC0415 - Arrow, in the writer's thread once there are rows
+
         name = f"{int(self._clock.now_s() * 1e6)}-{uuid.uuid4().hex[:8]}.parquet"
         self._storage.write(join(self._layout.predictions(batch_id), name), to_parquet(table_of(batch_id, group)))
 
@@ -140,12 +142,14 @@ class PredictionLog:
             self.num_written += num_rows
 
 
-def table_of(batch_id: str, group: list[Entry]) -> pa.Table:
+def table_of(batch_id: str, group: list[Entry]) -> "pa.Table":
     """Rows of several requests.
 
     Columns: request_id, key, batch_id, event_time (UTC; null if the caller named none), score (float64), model_digest,
     epoch, logged_at (UTC).
     """
+    import pyarrow as pa  # noqa: PLC0415 - as above
+
     rows: dict[str, list[Any]] = defaultdict(list)
     for entry in group:
         num_rows = len(entry.scores)

@@ -235,3 +235,22 @@ def test_a_model_too_slow_to_be_checked_is_given_no_company(serve, monkeypatch):
     answers = ask(server, [[row] for row in rows_of(3)])
     assert [answer.status for answer in answers] == [200] * 3
     assert scorer.calls == [1] * 3
+
+
+def test_an_answer_that_cannot_be_given_takes_no_neighbour_with_it(serve, caplog):
+    server, _ = serve(network(1))
+    version, rows, found = next(iter(server.versions.serving.loaded.values())), rows_of(3), []
+
+    def broken(_):
+        raise RuntimeError("the caller's side is gone")
+
+    async def together():
+        loop = asyncio.get_running_loop()
+        for row, answer in zip(rows, (found.append, broken, found.append), strict=True):
+            server._answering._turns.ask(version, [row], answer, loop)
+        while len(found) < 2:
+            await asyncio.sleep(0)
+
+    asyncio.run(asyncio.wait_for(together(), 10))
+    assert found == [version.scorer.score_rows([rows[i]]).tolist() for i in (0, 2)]
+    assert "could not be given" in caplog.text
