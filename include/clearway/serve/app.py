@@ -15,6 +15,7 @@ from clearway.contracts.observed import Mirrored, Observed
 from clearway.infra.clock import Clock
 from clearway.serve import v2
 from clearway.serve.answering import Answering, SharedRefusal
+from clearway.serve.at_once import AtOnce
 from clearway.serve.counters import GONE, LATENCY_BOUNDS_S, Counters
 from clearway.serve.decode import Request, decode
 from clearway.serve.formats import AS_JSON, Answer, answer_of, reader_of, typed
@@ -97,7 +98,7 @@ class ModelServer:
         random_source: random.Random,
     ) -> None:
         self.versions, self.prediction_log, self.counters = versions, prediction_log, Counters()
-        self._clock, self._token, self._limits, self._random = clock, token, limits, random_source
+        self._clock, self._token, self.limits, self._random = clock, token, limits, random_source
         self._make_pages = make_pages
         self._outcomes = Outcomes(self.counters)
         self._model_path, self._model = f"/v2/models/{model}", model
@@ -109,8 +110,9 @@ class ModelServer:
         }
         self._making_pages: asyncio.Future[App] | None = None
         self._answering = Answering()
+        self.at_once = AtOnce(self, self._answering.ask_soon)
         self._decoding = ThreadPoolExecutor(max_workers=2, thread_name_prefix="decode")
-        self._num_in_flight = 0
+        self.num_in_flight = 0
         self._id_prefix, self._id_count = uuid.uuid4().hex[:12], 0
         self.mirroring = Mirroring(process_id=self._id_prefix, ask=self._answering.ask_unheard)
 
@@ -132,20 +134,26 @@ class ModelServer:
         else:
             await self._lifespan(receive, send)
 
-    async def _invocations(self, scope: Scope, receive: Receive, send: Send, *, is_v2: bool = False) -> None:
+    async def answer_in_full(self, version: Version, scope: Scope, receive: Receive, send: Send) -> None:
+        """A POST /invocations that was given its version already."""
+        await self._invocations(scope, receive, send, given=version)
+
+    async def _invocations(
+        self, scope: Scope, receive: Receive, send: Send, *, is_v2: bool = False, given: Version | None = None
+    ) -> None:
         began = time.perf_counter()
         headers = dict(scope["headers"])
         is_probe = b"x-clearway-probe" in headers
         status, digest, chosen, scores = CRASHED, "", "", list[float]()  # until an answer went out
         is_callers_fault = False
         trace = traced(headers[b"traceparent"]) if b"traceparent" in headers else b""
-        self._num_in_flight += 1
+        self.num_in_flight += 1
         try:
-            if self._num_in_flight > self._limits.max_in_flight:
+            if self.num_in_flight > self.limits.max_in_flight:
                 raise Refusal(503, "overloaded", "the server is at its limit of requests; retry after a second")
             request, answer = await self._read(headers, receive, is_v2=is_v2)
             serving = self.versions.serving
-            version = self._choose(serving, headers)
+            version = given or self.choose(serving, headers)
             digest = chosen = version.digest
             if request.is_text:
                 request = typed(request, version.package.encoder)
@@ -153,9 +161,9 @@ class ModelServer:
                 scores = await self._answering.score(version, request.rows)
             else:
                 scores, digest = await self._answering.score_safely(serving, version, request.rows)
-            request_id = self._request_id(headers, trace)
+            request_id = self.request_id(headers, trace)
             if not is_probe:
-                self._log(request_id, request, scores, digest, serving.epoch)
+                self.keep(request_id, request, scores, digest, serving.epoch)
             await send_bytes(send, 200, answer.write(scores, digest), _headers(answer, request_id, digest, trace))
             status = 200
             if serving.mirror is not None and not is_probe:
@@ -167,7 +175,7 @@ class ModelServer:
         except Disconnected:
             status, scores = GONE, []
         finally:
-            self._num_in_flight -= 1
+            self.num_in_flight -= 1
             took_s = time.perf_counter() - began
             self.counters.count(
                 status,
@@ -178,12 +186,16 @@ class ModelServer:
                 instead_of=chosen if chosen != digest else "",
                 is_callers_fault=is_callers_fault,
             )
-            if took_s > self._limits.slow_s:
-                extra = {"status": status, "seconds": round(took_s, 3), "model_digest": digest}
-                log.info("slow answer", extra=extra | {"trace_id": trace_id(trace)})
+            self.report_if_slow(took_s, status, digest, trace)
+
+    def report_if_slow(self, took_s: float, status: int, digest: str, trace: bytes) -> None:
+        """A line in the log for an answer that took long."""
+        if took_s > self.limits.slow_s:
+            extra = {"status": status, "seconds": round(took_s, 3), "model_digest": digest}
+            log.info("slow answer", extra=extra | {"trace_id": trace_id(trace)})
 
     async def _read(self, headers: dict[bytes, bytes], receive: Receive, *, is_v2: bool) -> tuple[Request, Answer]:
-        limits = self._limits
+        limits = self.limits
         if is_v2:
             read = v2.reader_of(headers, model=self._model)
             data = await read_body(receive, headers, max_bytes=limits.max_body_bytes, timeout_s=limits.body_timeout_s)
@@ -196,7 +208,7 @@ class ModelServer:
         return await asyncio.get_running_loop().run_in_executor(self._decoding, decode_body, data), answer
 
     async def _count_outcomes(self, scope: Scope, receive: Receive, send: Send) -> None:
-        limits, headers = self._limits, dict(scope["headers"])
+        limits, headers = self.limits, dict(scope["headers"])
         try:
             if reader_of(headers) is not decode:
                 raise Refusal(415, "bad_content_type", "the content type is not taken; allowed: application/json")
@@ -211,7 +223,8 @@ class ModelServer:
             body = msgspec.json.encode({"num_counted": num_new, "num_repeated": len(found) - num_new})
             await send_bytes(send, 200, body, [JSON_TYPE])
 
-    def _choose(self, serving: Serving, headers: dict[bytes, bytes]) -> Version:
+    def choose(self, serving: Serving, headers: dict[bytes, bytes]) -> Version:
+        """By the traffic table: sticky with a key, at random without. Raises: Refusal 503."""
         traffic = serving.traffic
         if traffic.only is not None:
             return serving.loaded[traffic.only]
@@ -226,7 +239,8 @@ class ModelServer:
         if candidate is not None and serving.mirror is not None and digest == chosen == serving.stable:
             self.mirroring.offer(serving.mirror, candidate, digest, request.rows, scores)
 
-    def _request_id(self, headers: dict[bytes, bytes], trace: bytes) -> str:
+    def request_id(self, headers: dict[bytes, bytes], trace: bytes) -> str:
+        """The caller's own if it is sane, else the trace's, else a new one."""
         given = headers.get(b"x-request-id", b"")
         if given and len(given) <= MAX_REQUEST_ID and given.replace(b"-", b"").isalnum():
             return given.decode("ascii")
@@ -235,7 +249,8 @@ class ModelServer:
         self._id_count += 1
         return f"{self._id_prefix}-{self._id_count}"
 
-    def _log(self, request_id: str, request: Request, scores: list[float], digest: str, epoch: int) -> None:
+    def keep(self, request_id: str, request: Request, scores: list[float], digest: str, epoch: int) -> None:
+        """Hand an answer to the prediction log."""
         self.prediction_log.offer(
             Entry(
                 request_id,
@@ -290,7 +305,7 @@ class ModelServer:
             "loaded_versions": len(serving.loaded),
             "broken_versions": len(serving.broken),
             "epoch": serving.epoch,
-            "in_flight_requests": self._num_in_flight,
+            "in_flight_requests": self.num_in_flight,
             "prediction_log_pending_rows": rows.num_pending,
         }
         totals = {
@@ -315,7 +330,7 @@ class ModelServer:
         await self._page(scope, headers, receive, send)
 
     async def _page(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
-        limits = self._limits
+        limits = self.limits
         try:
             data = await read_body(receive, headers, max_bytes=limits.max_body_bytes, timeout_s=limits.body_timeout_s)
         except Refusal as refusal:

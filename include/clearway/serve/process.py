@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from clearway.contracts.errors import ConfigError, Unavailable
 from clearway.infra.clock import SystemClock
@@ -27,51 +26,14 @@ from clearway.serve.children import Nursery
 from clearway.serve.http import App
 from clearway.serve.local_copy import LocalCopy, ensure_token
 from clearway.serve.prediction_log import PredictionLog
+from clearway.serve.protocol import KEEP_ALIVE_S, ServingProtocol
 from clearway.serve.versions import Versions
 
 log = logging.getLogger("clearway.serve")
 
 DRAIN_S = 10  # requests under way on SIGTERM may take this long; longer ones are cut
-KEEP_ALIVE_S = 75  # longer than common proxies' 60 s, so that they close first and no request meets a closing socket
-HEADER_TIMEOUT_S = 10.0  # a connection that has not sent whole headers by then is idle or hostile
 MAX_CONNECTIONS = 1024
 _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message", "taskName"}
-
-
-class _TimedProtocol(HttpToolsProtocol):
-    """Closes connections whose headers do not arrive: the base class waits for them for ever.
-
-    One coarse timer per connection looks at a time stamp; a timer per request would cost more than the traffic split.
-    """
-
-    _waiting_since_s: float | None = None
-    _timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._waiting_since_s = self.loop.time()
-        self._timer = self.loop.call_later(HEADER_TIMEOUT_S / 4, self._close_if_waiting)
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        if self._waiting_since_s is None:
-            self._waiting_since_s = self.loop.time()
-
-    def on_headers_complete(self) -> None:
-        self._waiting_since_s = None
-        super().on_headers_complete()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        super().connection_lost(exc)
-
-    def _close_if_waiting(self) -> None:
-        since_s = self._waiting_since_s
-        if since_s is not None and self.loop.time() - since_s >= HEADER_TIMEOUT_S:
-            self.transport.close()
-        else:
-            self._timer = self.loop.call_later(HEADER_TIMEOUT_S / 4, self._close_if_waiting)
 
 
 class _Server(uvicorn.Server):
@@ -154,7 +116,7 @@ def _config(app: App) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http=_TimedProtocol,
+        http=ServingProtocol,
         ws="none",
         lifespan="on",
         log_config=None,
