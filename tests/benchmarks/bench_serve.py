@@ -1,15 +1,20 @@
-"""CPU per request of Clearway's model server, a plain FastAPI app and `mlflow models serve`: one model, one run.
+"""CPU per request, time to readiness and memory of Clearway's model server and of others: one model, one run.
 
     python tests/benchmarks/bench_serve.py [--seconds 3] [--rounds 5] [--connections 16] [--model flights|small]
-        [--before FOLDER]
+        [--peers FOLDER] [--before FOLDER] [--arms NAME …] [--starts 1] [--memory]
 
 All serve the same ONNX file and get the same row: `flights` has the size of the demonstration product's network (84
 numbers, 5 categories, 4 members of 192-192), `small` is one 24-64-64 MLP. Each is one process on core 0, the client is
 on core 1 (where the machine has two), rounds are interleaved, the median round counts. Clearway does all of its duties
-meanwhile: strict decoding, traffic table, prediction log, metrics. MLflow and FastAPI log nothing. CPU seconds are
-those of the server's process tree; neighbours inflate even them through shared caches, so ratios count. Scores are
-compared before any time counts. MLflow and FastAPI do more than score: the comparison is CPU for the same answer.
-`--before` adds the server and the exported graph of another checkout. The result is one line of JSON.
+meanwhile: strict decoding, a 90/10 split with a sticky key per connection, prediction log, metrics. The others log
+nothing. CPU seconds are those of the server's process tree; neighbours inflate even them through shared caches, so
+ratios count. Scores are compared before any time counts. MLflow, LitServe, BentoML and FastAPI do more than score: the
+comparison is CPU for the same answer. `floor` is uvicorn and a constant, `bare` the least code with this answer.
+
+`--peers` adds LitServe and BentoML from environments in that folder, made there if absent; `--before` the server and
+the exported graph of another checkout. `--starts` is how often each server is started; the median of the seconds and
+CPU seconds from there to its first answer is shown. `--memory` measures only memory, with 1, 2 and 5 versions loaded
+and after others were loaded and unloaded. The result is one line of JSON.
 """
 
 import argparse
@@ -33,6 +38,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import psutil
 from onnx import TensorProto, helper, numpy_helper
+from raw_load import closed_loop, pin
+from serve_arms import Launch, launch_bare, launch_bentoml, launch_fastapi, launch_litserve, launch_mlflow, peer_python
 
 from clearway.contracts.refs import ModelRef
 from clearway.infra.environment import Environment
@@ -47,61 +54,8 @@ ROOT = Path(__file__).resolve().parents[2]
 # Numeric columns, and known values of each categorical one.
 SIZES = {"flights": (84, (3, 16, 105, 34, 149)), "small": (20, (4, 4, 4, 4))}
 START_TIMEOUT_S = 120.0
-
-FASTAPI_APP = """
-import sys
-import fastapi, numpy as np, onnxruntime as ort, pydantic, uvicorn
-from clearway.packaging.encoder import Encoder
-folder, port = sys.argv[1], int(sys.argv[2])
-options = ort.SessionOptions()
-options.intra_op_num_threads = 1
-session = ort.InferenceSession(f"{folder}/model.onnx", options, providers=["CPUExecutionProvider"])
-encoder = Encoder.from_json(open(f"{folder}/encoder.json", "rb").read())
-class Split(pydantic.BaseModel):
-    columns: list[str]
-    data: list[list[float | str | None]]
-class Body(pydantic.BaseModel):
-    dataframe_split: Split
-class Answer(pydantic.BaseModel):
-    predictions: list[float]
-app = fastapi.FastAPI()
-@app.post("/invocations")
-async def invocations(body: Body) -> Answer:
-    split = body.dataframe_split
-    numeric, categorical = encoder.encode_rows([dict(zip(split.columns, row)) for row in split.data])
-    (score,) = session.run(["score"], {"numeric": numeric, "categorical": categorical})
-    return Answer(predictions=score.tolist())
-uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False)
-"""
-
-MLFLOW_MODEL = '''
-"""The same encoder and graph behind MLflow's generic Python model."""
-import mlflow, onnxruntime as ort
-from clearway.packaging.encoder import Encoder
-
-class Scores(mlflow.pyfunc.PythonModel):
-    def load_context(self, context):
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
-        self.session = ort.InferenceSession(context.artifacts["model"], options, providers=["CPUExecutionProvider"])
-        self.encoder = Encoder.from_json(open(context.artifacts["encoder"], "rb").read())
-
-    def predict(self, context, model_input, params=None):
-        numeric, categorical = self.encoder.encode_rows(model_input.to_dict("records"))
-        (score,) = self.session.run(["score"], {"numeric": numeric, "categorical": categorical})
-        return score
-
-mlflow.models.set_model(Scores())
-'''
-
-MLFLOW_SAVE = """
-import sys, mlflow
-folder = sys.argv[1]
-artifacts = {"model": f"{folder}/model.onnx", "encoder": f"{folder}/encoder.json"}
-code = f"{folder}/mlflow_model.py"
-mlflow.pyfunc.save_model(f"{folder}/mlflow", python_model=code, artifacts=artifacts, pip_requirements=[])
-"""
-
+SHARES = (90.0, 10.0)
+NUM_RETIRED = 10
 
 FLIGHTS_MODEL = """
 import sys
@@ -179,12 +133,13 @@ def make_row(encoder: Encoder, number: int) -> dict[str, Any]:
 
 @dataclass
 class Server:
-    """One contestant: its process, port, and seconds from start to first answer."""
+    """One contestant: its process, port, and from start to first answer its seconds and CPU seconds, of every start."""
 
     name: str
     process: Any
     port: int
-    ready_s: float
+    ready_s: list[float]
+    ready_cpu_s: list[float]
 
     def cpu_s(self) -> float:
         """User and system seconds of the whole process tree so far."""
@@ -199,13 +154,6 @@ class Server:
         return [root, *root.children(recursive=True)]
 
 
-def pin(pid: int, core: int) -> None:
-    """Keep a process tree on one core, if there are two."""
-    if (os.cpu_count() or 1) >= 2:
-        for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
-            process.cpu_affinity([core])
-
-
 async def exchange(reader: Any, writer: Any, request: bytes) -> tuple[int, bytes]:
     """One request on an open connection."""
     writer.write(request)
@@ -214,28 +162,11 @@ async def exchange(reader: Any, writer: Any, request: bytes) -> tuple[int, bytes
     return int(head.split(b" ", 2)[1]), await reader.readexactly(int(length.split(b":")[1]))
 
 
-async def drive(port: int, request: bytes, *, seconds: float, connections: int) -> list[float]:
-    """Closed loop on keep-alive connections; seconds per request. An answer other than 200 ends the benchmark."""
-    durations: list[float] = []
-
-    async def one() -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        until = time.perf_counter() + seconds
-        while (began := time.perf_counter()) < until:
-            status, body = await exchange(reader, writer, request)
-            if status != 200:
-                raise RuntimeError(f"port {port} answered {status}: {body[:200]!r}")
-            durations.append(time.perf_counter() - began)
-        writer.close()
-
-    await asyncio.gather(*(one() for _ in range(connections)))
-    return durations
-
-
-def request_of(row: dict[str, Any]) -> bytes:
+def request_of(row: dict[str, Any], *, caller: int = 0) -> bytes:
     """The same bytes for every server."""
     body = json.dumps({"dataframe_split": {"columns": list(row), "data": [list(row.values())]}}).encode()
-    headers = f"host: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    named = f"host: x\r\nx-clearway-sticky-key: caller-{caller}\r\n"
+    headers = f"{named}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     return b"POST /invocations HTTP/1.1\r\n" + headers.encode() + body
 
 
@@ -257,22 +188,30 @@ async def wait_until_ready(name: str, process: Any, port: int, request: bytes) -
     raise RuntimeError(f"{name} did not answer in {START_TIMEOUT_S} s")
 
 
-def start(name: str, launch: Callable[[int], Any], request: bytes) -> Server:
-    """Start one contestant and wait for its first good answer."""
-    port, began = free_port(), time.perf_counter()
-    process = launch(port)
-    asyncio.run(wait_until_ready(name, process, port, request))
-    ready_s = time.perf_counter() - began
-    pin(process.pid, 0)
-    return Server(name=name, process=process, port=port, ready_s=ready_s)
+def start(name: str, launch: Launch, request: bytes, *, starts: int = 1) -> Server:
+    """Start one contestant, wait for its first good answer, and do that again; the last one stays."""
+    ready_s, ready_cpu_s = list[float](), list[float]()
+    while True:
+        port, began = free_port(), time.perf_counter()
+        process = launch(port)
+        server = Server(name=name, process=process, port=port, ready_s=ready_s, ready_cpu_s=ready_cpu_s)
+        asyncio.run(wait_until_ready(name, process, port, request))
+        ready_s.append(time.perf_counter() - began)
+        ready_cpu_s.append(server.cpu_s())
+        if len(ready_s) == starts:
+            pin(process.pid, 0)
+            return server
+        stop(server)
 
 
-def launch_clearway(env: Environment, ref: ModelRef, tree: Path) -> Callable[[int], Any]:
-    """Load the package once, then start from the local copy, as a restart does."""
+def launch_clearway(env: Environment, refs: list[ModelRef], tree: Path) -> Launch:
+    """Load the packages once and split the traffic, then start from the local copy, as a restart does."""
     first = environment_at(env, free_port())
     server, client = start_server(first), client_of(first)
-    client.load(uri=ref.uri, digest=ref.digest, epoch=1)
-    client.set_weights({ref.digest: 100.0}, epoch=1)
+    for ref in reversed(refs):  # each has held all traffic, so each lives in the gateway
+        client.load(uri=ref.uri, digest=ref.digest, epoch=1)
+        client.set_weights({ref.digest: 100.0}, epoch=1)
+    client.set_weights({ref.digest: share for ref, share in zip(refs, SHARES, strict=True)}, epoch=1)
     server.stop()
 
     def launch(port: int) -> Any:
@@ -282,50 +221,28 @@ def launch_clearway(env: Environment, ref: ModelRef, tree: Path) -> Callable[[in
     return launch
 
 
-def launch_fastapi(folder: Path) -> Callable[[int], Any]:
-    """pydantic in, pydantic out, uvicorn."""
-    return lambda port: subprocess.Popen([sys.executable, "-c", FASTAPI_APP, str(folder), str(port)])
-
-
-def launch_mlflow(folder: Path) -> Callable[[int], Any]:
-    """`mlflow models serve` with one worker, no environment of its own."""
-    (folder / "mlflow_model.py").write_text(MLFLOW_MODEL, encoding="utf-8")
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.run([sys.executable, "-c", MLFLOW_SAVE, str(folder)], check=True, **quiet)
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "models",
-        "serve",
-        "-m",
-        str(folder / "mlflow"),
-        "--env-manager",
-        "local",
-    ]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
-    return lambda port: subprocess.Popen([*command, "-p", str(port), "-w", "1"], env=environment, **quiet)
-
-
-def measure(servers: list[Server], request: bytes, *, seconds: float, rounds: int, connections: int) -> dict[str, Any]:
+def measure(servers: list[Server], requests: list[bytes], *, seconds: float, rounds: int) -> dict[str, Any]:
     """Interleaved rounds, forwards and backwards; medians of the rounds, ratios within each round."""
     found: dict[str, list[dict[str, float]]] = {server.name: [] for server in servers}
+    for server in servers:
+        closed_loop(server.port, requests, seconds=min(seconds, 1.0))
     for number in range(rounds):
         for server in servers if number % 2 == 0 else reversed(servers):
-            before = server.cpu_s()
-            durations = asyncio.run(drive(server.port, request, seconds=seconds, connections=connections))
+            before, own_before = server.cpu_s(), time.process_time()
+            durations = closed_loop(server.port, requests, seconds=seconds)
+            client_us = (time.process_time() - own_before) / len(durations) * 1e6
             cpu_us = (server.cpu_s() - before) / len(durations) * 1e6
             p50_ms, p99_ms = (float(value) * 1e3 for value in np.quantile(durations, (0.5, 0.99)))
             measured = {"cpu_us": cpu_us, "requests_s": len(durations) / seconds, "p50_ms": p50_ms, "p99_ms": p99_ms}
-            found[server.name].append(measured)
+            found[server.name].append(measured | {"client_us": client_us})
     table: dict[str, Any] = {}
     for server in servers:
         middle = {key: statistics.median(r[key] for r in found[server.name]) for key in found[server.name][0]}
         ratios = [r["cpu_us"] / ours["cpu_us"] for r, ours in zip(found[server.name], found["clearway"], strict=True)]
         table[server.name] = {k: round(v, 2) for k, v in middle.items()} | {
             "cpu_ratio_to_clearway": round(statistics.median(ratios), 2),
-            "ready_s": round(server.ready_s, 2),
+            "ready_s": round(statistics.median(server.ready_s), 2),
+            "ready_cpu_s": round(statistics.median(server.ready_cpu_s), 2),
             "rss_mb": round(server.rss_mb()),
         }
     return table
@@ -346,12 +263,12 @@ def check_equal(servers: list[Server], request: bytes, expected: float) -> None:
             raise RuntimeError(f"{server.name} answers {score}, offline it is {expected}")
 
 
-def publish(env: Environment, encoder: Encoder, graph: bytes) -> tuple[ModelRef, Package]:
-    """A signed package of a graph in the store of `env`."""
+def publish(env: Environment, encoder: Encoder, graph: bytes, *, number: int = 0) -> tuple[ModelRef, Package]:
+    """A signed package of a graph in the store of `env`; another number is another digest."""
     rows = [make_row(encoder, number) for number in range(MAX_GOLDEN_ROWS)]
     golden = {"rows": rows, "scores": [0.5] * len(rows)}
     contents = PackageContents(
-        model=graph, weights=b"", encoder=encoder, schema={}, reference={}, golden=golden, facts={}
+        model=graph, weights=b"", encoder=encoder, schema={}, reference={}, golden=golden, facts={"number": number}
     )
     storage, layout = open_storage(env.store_root), Layout(env.store_root, "flights")
     ref = write_package(storage, layout, contents, key_folder=env.home / "keys")
@@ -365,20 +282,75 @@ def environment_in(folder: Path) -> Environment:
     )
 
 
-def contestants(folder: Path, model: str, before: Path | None) -> tuple[dict[str, Callable[[int], Any]], Scorer]:
-    """How to launch each server, and what scores offline."""
-    encoder, launches = make_encoder(model), dict[str, Callable[[int], Any]]()
+def graph_of(model: str, encoder: Encoder, tree: Path) -> bytes:
+    """The model's file."""
+    return flights_onnx(tree, encoder) if model == "flights" else mlp_onnx()
+
+
+def contestants(
+    folder: Path, model: str, *, before: Path | None, peers: Path | None, arms: list[str]
+) -> tuple[dict[str, Launch], Scorer]:
+    """How to launch each server, and what scores offline. `arms`: names of others; none means all."""
+    encoder, launches = make_encoder(model), dict[str, Launch]()
     for name, tree in {"clearway": ROOT, "before": before}.items():
         if tree is not None:
-            env = environment_in(folder / name)
-            graph = flights_onnx(tree, encoder) if model == "flights" else mlp_onnx()
-            ref, package = publish(env, encoder, graph)
-            launches[name] = launch_clearway(env, ref, tree)
+            env, graph = environment_in(folder / name), graph_of(model, encoder, tree)
+            found = [publish(env, encoder, graph, number=number) for number in range(len(SHARES))]
+            launches[name] = launch_clearway(env, [ref for ref, _ in found], tree)
             if name == "clearway":
-                scorer = Scorer(package)
+                package = found[0][1]
                 for file in ("model.onnx", "encoder.json"):
                     (folder / file).write_bytes(package.read(file))
-    return launches | {"fastapi": launch_fastapi(folder), "mlflow": launch_mlflow(folder)}, scorer
+    makers: dict[str, Callable[[], Launch]] = {
+        "floor": lambda: launch_bare(folder, is_floor=True),
+        "bare": lambda: launch_bare(folder),
+        "fastapi": lambda: launch_fastapi(folder),
+        "mlflow": lambda: launch_mlflow(folder),
+    }
+    if peers is not None:
+        makers |= {
+            "litserve_single": lambda: launch_litserve(folder, peer_python("litserve", peers), kind="single"),
+            "litserve_batch": lambda: launch_litserve(folder, peer_python("litserve", peers), kind="batch"),
+            "bentoml": lambda: launch_bentoml(folder, peer_python("bentoml", peers)),
+        }
+    return launches | {name: make() for name, make in makers.items() if name in (arms or makers)}, Scorer(package)
+
+
+def memory(folder: Path, model: str) -> dict[str, float]:
+    """MB of the server's tree with versions that live in it, and after others came and went."""
+    encoder, found = make_encoder(model), dict[str, float]()
+    env, graph = environment_in(folder), graph_of(model, encoder, ROOT)
+    env = environment_at(env, free_port())
+    server, client = start_server(env), client_of(env)
+    root = psutil.Process(server.process.pid)
+    refs = [publish(env, encoder, graph, number=number)[0] for number in range(5 + NUM_RETIRED)]
+
+    def live(ref: ModelRef) -> None:
+        client.load(uri=ref.uri, digest=ref.digest, epoch=1)
+        client.set_weights({ref.digest: 100.0}, epoch=1)
+
+    def note(name: str) -> None:
+        client.predict([make_row(encoder, 0)])
+        client.flush_log()
+        found[name] = round(root.memory_info().rss / 1e6, 1)
+
+    try:
+        for number, ref in enumerate(refs[:5]):
+            live(ref)
+            if number + 1 in {1, 2, 5}:
+                note(f"{number + 1}_live")
+        for ref in refs[5:]:
+            live(ref)
+            client.set_weights({refs[0].digest: 100.0}, epoch=1)
+            client.unload(ref.digest, epoch=1)
+        note(f"5_live_{NUM_RETIRED}_retired")
+        client.set_weights({refs[0].digest: 100.0}, epoch=1)
+        for ref in refs[1:5]:
+            client.unload(ref.digest, epoch=1)
+        note(f"1_live_{NUM_RETIRED + 4}_retired")
+    finally:
+        server.stop()
+    return found
 
 
 def stop(server: Server) -> None:
@@ -398,20 +370,27 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--model", choices=tuple(SIZES), default="flights")
+    parser.add_argument("--peers", type=Path, help="folder of LitServe's and BentoML's environments")
+    parser.add_argument("--arms", nargs="*", default=[], help="only these beside Clearway")
+    parser.add_argument("--starts", type=int, default=1)
+    parser.add_argument("--memory", action="store_true")
     parser.add_argument("--before", type=Path, help="another checkout, measured in the same rounds")
     chosen = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="bench-serve-"))
     servers: list[Server] = []
     try:
+        if chosen.memory:
+            print(json.dumps({"model": chosen.model, "rss_mb": memory(folder, chosen.model)}))  # noqa: T201
+            return
         row = make_row(make_encoder(chosen.model), 0)
-        request = request_of(row)
-        launches, scorer = contestants(folder, chosen.model, chosen.before)
+        requests = [request_of(row, caller=number) for number in range(chosen.connections)]
+        launches, scorer = contestants(folder, chosen.model, before=chosen.before, peers=chosen.peers, arms=chosen.arms)
         for name, launch in launches.items():
-            servers.append(start(name, launch, request))
-        check_equal(servers, request, float(scorer.score_rows([row])[0]))
+            servers.append(start(name, launch, requests[0], starts=chosen.starts))
+        check_equal([s for s in servers if s.name != "floor"], requests[0], float(scorer.score_rows([row])[0]))
         if (os.cpu_count() or 1) >= 2:
             os.sched_setaffinity(0, {1})
-        table = measure(servers, request, seconds=chosen.seconds, rounds=chosen.rounds, connections=chosen.connections)
+        table = measure(servers, requests, seconds=chosen.seconds, rounds=chosen.rounds)
         print(json.dumps({"model": chosen.model, "connections": chosen.connections, "servers": table}))  # noqa: T201
     finally:
         for server in servers:

@@ -1,7 +1,7 @@
 """Failed and wrongly answered requests while versions are killed, switched and rolled back under open-loop load.
 
     python tests/benchmarks/bench_switch.py kill [--times 500] [--rate 300]
-    python tests/benchmarks/bench_switch.py switch [--times 1000] [--requests 1000000] [--rate 0]
+    python tests/benchmarks/bench_switch.py switch [--times 1000] [--requests 1000000] [--rate 0] [--tally FILE]
     python tests/benchmarks/bench_switch.py rollback [--times 200] [--rate 300]
 
 A real server process; requests are due at fixed times whatever the server does, and their time counts from then. Each
@@ -9,7 +9,9 @@ answer is checked: status 200, the score that its digest's model gives, and a di
 
 kill      A candidate takes half of the traffic in a process of its own, which is killed with SIGKILL at a random
           moment; then it is loaded again. Time: from the kill to a traffic table without it, as an admin call sees it.
-switch    All traffic goes back and forth between two versions. `--rate 0`: half of what a closed loop reaches first.
+switch    All traffic goes back and forth between two versions. `--rate 0`: half of what a closed loop of 16 connections
+          reaches first, with the server on one core and the load on the other. `--tally` adds up the counts of several
+          runs, so that a million requests can be sent in pieces.
 rollback  All traffic goes back from a version to the one before. Time: from the call to its return; no request sent
           later is answered by the version that lost the traffic.
 
@@ -17,7 +19,6 @@ The result is one line of JSON.
 """
 
 import argparse
-import asyncio
 import contextlib
 import json
 import os
@@ -27,6 +28,7 @@ import sys
 import tempfile
 import threading
 import time
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import psutil
+from raw_load import closed_loop, open_loop, pin
 
 from clearway.contracts.refs import ModelRef
 from clearway.infra.endpoint.local import LocalEndpoint
@@ -43,7 +46,9 @@ from serving_kit import ROW, ServerProcess, client_of, environment_at, expected_
 from serving_kit import running_server as running
 
 BIASES = (0.1, 0.9)
-NUM_CONNECTIONS = 16
+NUM_CONNECTIONS = 16  # of the closed loop
+MAX_CONNECTIONS = 64  # of the open one; more due requests than that wait, and their time runs
+CAPACITY_S = 3.0
 DEADLINE_S = 20.0
 
 
@@ -51,45 +56,50 @@ class Load:
     """Requests due at fixed times, and what became of them."""
 
     def __init__(self, env: Environment, refs: list[ModelRef], *, rate: float) -> None:
-        self.port, self.rate = int(env.endpoint.url.rpartition(":")[2]), rate
+        self.port, self.rate = port_of(env), rate
         self.scores = {ref.digest: expected_score(bias, ROW) for ref, bias in zip(refs, BIASES, strict=True)}
+        self.digests = [ref.digest for ref in refs]
         self.failures: list[str] = []
-        self.late_s: list[float] = []
-        self.served: list[tuple[float, float, str]] = []  # (asked, answered, digest)
+        self.late_s, self.asked_s, self.answered_s = array("d"), array("d"), array("d")
+        self.served = array("b")  # index of the digest that answered, -1 for none
         self.stop = threading.Event()
-        self._due_s = 0.0
-        body = json.dumps({"instances": [ROW]}).encode()
-        head = f"host: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-        self._request = b"POST /invocations HTTP/1.1\r\n" + head.encode() + body
+        self.cpu_s = 0.0
+        self._known: dict[bytes, int] = {}
 
     def run(self) -> None:
         """Until `stop` is set."""
-        asyncio.run(self._all())
+        began = time.thread_time()
+        try:
+            open_loop(
+                self.port,
+                request_bytes(),
+                rate=self.rate,
+                number=MAX_CONNECTIONS,
+                is_over=self.stop.is_set,
+                answered=self._check,
+            )
+        except (OSError, RuntimeError) as error:
+            self.failures.append(repr(error))
+        self.cpu_s = time.thread_time() - began
 
-    async def _all(self) -> None:
-        self._due_s = time.monotonic()
-        await asyncio.gather(*(self._one() for _ in range(NUM_CONNECTIONS)))
+    def _check(self, due_s: float, asked_s: float, answered_s: float, status: int, body: bytes) -> None:
+        index = self._known.get(body, -1) if status == 200 else -1
+        if index < 0:
+            index = self._read(status, body)
+        self.late_s.append(answered_s - due_s)
+        self.asked_s.append(asked_s)
+        self.answered_s.append(answered_s)
+        self.served.append(index)
 
-    async def _one(self) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        while not self.stop.is_set():
-            due_s = self._due_s = self._due_s + 1 / self.rate if self.rate else time.monotonic()
-            if due_s > time.monotonic():
-                await asyncio.sleep(due_s - time.monotonic())
-            asked_s = time.monotonic()
-            writer.write(self._request)
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = next(x for x in head.lower().split(b"\r\n") if x.startswith(b"content-length"))
-            answer = json.loads(await reader.readexactly(int(length.split(b":")[1])))
-            self._check(int(head.split(b" ", 2)[1]), answer, due_s, asked_s)
-        writer.close()
-
-    def _check(self, status: int, answer: dict[str, Any], due_s: float, asked_s: float) -> None:
-        digest, now_s = answer.get("model_digest", ""), time.monotonic()
+    def _read(self, status: int, body: bytes) -> int:
+        """Of an answer in bytes that were not seen before: who gave it, and whether it is right."""
+        answer = json.loads(body)
+        digest = answer.get("model_digest", "")
         if status != 200 or abs(answer["predictions"][0] - self.scores[digest]) > 1e-6:
             self.failures.append(f"{status}: {json.dumps(answer)[:200]}")
-        self.late_s.append(now_s - due_s)
-        self.served.append((asked_s, now_s, digest))
+            return -1
+        index = self._known[body] = self.digests.index(digest)
+        return index
 
     def figures(self) -> dict[str, Any]:
         """Counts and latencies so far."""
@@ -101,7 +111,20 @@ class Load:
             "requests_s": round(self.rate),
             "p50_ms": round(float(p50), 2),
             "p99_ms": round(float(p99), 2),
+            "generator_us": round(self.cpu_s / len(self.late_s) * 1e6, 1),
         }
+
+
+def port_of(env: Environment) -> int:
+    """The server's."""
+    return int(env.endpoint.url.rpartition(":")[2])
+
+
+def request_bytes() -> bytes:
+    """The one request that is sent."""
+    body = json.dumps({"instances": [ROW]}).encode()
+    head = f"host: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    return b"POST /invocations HTTP/1.1\r\n" + head.encode() + body
 
 
 def kill(client: LocalEndpoint, server: ServerProcess, refs: list[ModelRef], load: Load, times: int) -> list[float]:
@@ -112,7 +135,7 @@ def kill(client: LocalEndpoint, server: ServerProcess, refs: list[ModelRef], loa
         client.load(uri=candidate.uri, digest=candidate.digest, epoch=1)
         client.set_weights({candidate.digest: 50.0, stable.digest: 50.0}, epoch=1)
         num_before = len(load.served)
-        wait_until(lambda n=num_before: any(d == candidate.digest for *_, d in load.served[n:]))
+        wait_until(lambda n=num_before: 1 in load.served[n:])
         time.sleep(source.random() * 0.02)
         began = time.monotonic()
         os.kill(candidate_pid(server), signal.SIGKILL)
@@ -127,20 +150,20 @@ def switch(client: LocalEndpoint, refs: list[ModelRef], load: Load, times: int, 
     """Seconds per switch; the switches are spread over the requests. Wrong answers become failures."""
     took_s, switches = list[float](), [(time.monotonic(), time.monotonic(), refs[0].digest)]
     for number in range(times):
-        wait_until(lambda n=number: len(load.served) >= requests * (n + 1) // (times + 1), timeout_s=600)
+        wait_until(lambda n=number: len(load.served) >= requests * (n + 1) // (times + 1), timeout_s=1200)
         digest, began = refs[(number + 1) % 2].digest, time.monotonic()
         client.set_weights({digest: 100.0}, epoch=1)
         switches.append((began, time.monotonic(), digest))
         took_s.append(switches[-1][1] - began)
-    wait_until(lambda: len(load.served) >= requests, timeout_s=600)
+    wait_until(lambda: len(load.served) >= requests, timeout_s=1200)
     load.stop.set()
     calls, returns = np.array([s[0] for s in switches]), np.array([s[1] for s in switches])
-    for asked, answered, digest in load.served:
+    for asked, answered, index in zip(load.asked_s, load.answered_s, load.served, strict=True):
         # A table counts from its own call until the return of the next switch.
         first = max(int(np.searchsorted(returns, asked, side="right")) - 1, 0)
         last = int(np.searchsorted(calls, answered, side="right"))
-        if digest not in {switches[i][2] for i in range(first, last)}:
-            load.failures.append(f"answered by {digest}, which did not serve then")
+        if index >= 0 and refs[index].digest not in {switches[i][2] for i in range(first, last)}:
+            load.failures.append(f"answered by {refs[index].digest}, which did not serve then")
     return took_s
 
 
@@ -157,8 +180,9 @@ def rollback(client: LocalEndpoint, refs: list[ModelRef], load: Load, times: int
         time.sleep(0.1)
         since.append((ended, time.monotonic()))
     load.stop.set()
+    asked, answered, served = (np.array(values) for values in (load.asked_s, load.answered_s, load.served))
     for begin, end in since:
-        if any(begin < asked and answered < end and d == refs[1].digest for asked, answered, d in load.served):
+        if ((begin < asked) & (answered < end) & (served == 1)).any():
             load.failures.append("a request sent after the rollback was answered by the version that lost the traffic")
     return took_s
 
@@ -181,13 +205,21 @@ def wait_until(is_so: Callable[[], bool], *, timeout_s: float = DEADLINE_S) -> N
         time.sleep(0.001)
 
 
-def capacity(env: Environment, refs: list[ModelRef]) -> float:
-    """Requests a second of a closed loop."""
-    load = Load(env, refs, rate=0.0)
-    threading.Timer(3.0, load.stop.set).start()
-    began = time.monotonic()
-    load.run()
-    return len(load.served) / (time.monotonic() - began)
+def capacity(env: Environment, server: ServerProcess) -> tuple[float, float]:
+    """Requests a second of a closed loop, and the share of its core that the server took: near 1, it is the limit."""
+    process = psutil.Process(server.process.pid)
+    before = sum(process.cpu_times()[:2])
+    durations = closed_loop(port_of(env), [request_bytes()] * NUM_CONNECTIONS, seconds=CAPACITY_S)
+    return len(durations) / CAPACITY_S, (sum(process.cpu_times()[:2]) - before) / CAPACITY_S
+
+
+def add_up(file: Path, figures: dict[str, Any]) -> dict[str, Any]:
+    """This run's counts and those of the runs before it."""
+    names = ("times", "requests", "failed")
+    before = json.loads(file.read_text()) if file.exists() else dict.fromkeys(("runs", *names), 0)
+    total = {"runs": before["runs"] + 1} | {name: before[name] + figures[name] for name in names}
+    file.write_text(json.dumps(total))
+    return total
 
 
 def main() -> None:
@@ -197,6 +229,7 @@ def main() -> None:
     parser.add_argument("--times", type=int)
     parser.add_argument("--requests", type=int, default=1_000_000)
     parser.add_argument("--rate", type=float, default=300.0)
+    parser.add_argument("--tally", type=Path, help="file that adds up the counts of several runs")
     chosen = parser.parse_args()
     times = chosen.times or {"kill": 500, "switch": 1_000, "rollback": 200}[chosen.what]
     with tempfile.TemporaryDirectory(prefix="bench-switch-") as folder:
@@ -209,7 +242,14 @@ def main() -> None:
                 client.load(uri=ref.uri, digest=ref.digest, epoch=1)
             for ref in reversed(refs if chosen.what != "kill" else refs[:1]):  # both have held all traffic
                 client.set_weights({ref.digest: 100.0}, epoch=1)
-            load = Load(env, refs, rate=chosen.rate or capacity(env, refs) / 2)
+            pin(server.process.pid, 0)
+            if (os.cpu_count() or 1) >= 2:
+                os.sched_setaffinity(0, {1})
+            found = {}
+            if not chosen.rate:
+                reached, share = capacity(env, server)
+                found = {"capacity_requests_s": round(reached), "server_share_at_capacity": round(share, 2)}
+            load = Load(env, refs, rate=chosen.rate or reached / 2)
             thread = threading.Thread(target=load.run)
             thread.start()
             try:
@@ -225,7 +265,10 @@ def main() -> None:
     p50, p99 = np.quantile(took_s, (0.5, 0.99)) * 1e3
     figures = {"times": len(took_s), "took_p50_ms": round(float(p50), 1), "took_p99_ms": round(float(p99), 1)}
     figures["took_max_ms"] = round(max(took_s) * 1e3, 1)
-    print(json.dumps({"what": chosen.what} | figures | load.figures()))  # noqa: T201
+    figures |= found | load.figures()
+    if chosen.tally:
+        figures["in_all"] = add_up(chosen.tally, figures)
+    print(json.dumps({"what": chosen.what} | figures))  # noqa: T201
 
 
 if __name__ == "__main__":
