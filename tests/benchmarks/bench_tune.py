@@ -52,7 +52,7 @@ def cost(folder: Path, way: str, num_trials: int) -> tuple[float, float]:
         num_rows=NUM_ROWS,
         num_trials=num_trials,
         max_rows=NUM_ROWS,
-        model=Model(),
+        model=Model(num_bins=16),
     )
     begun_s, cpu_s = time.monotonic(), _reaped_s()
     child = study.start()

@@ -34,7 +34,7 @@ class Metric:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """One finished training.
+    """One finished training or study.
 
     Args:
         product: name of the experiment.

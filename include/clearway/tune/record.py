@@ -3,6 +3,7 @@
 from optuna.trial import TrialState
 
 from clearway.infra.tracking import Metric, RunRecord
+from clearway.tune.budget import SECONDS
 from clearway.tune.plots import importances
 from clearway.tune.study import Searched
 
@@ -10,7 +11,7 @@ from clearway.tune.study import Searched
 def run_record(searched: Searched, *, page: str, product: str, release_id: str, job: str) -> RunRecord:
     """A function of what was kept, so that repeating it changes nothing. `job`: digest of what the study was asked."""
     brief, entries = searched.brief, searched.ended.values()
-    starts = [e.datetime_start.timestamp() for e in entries if e.datetime_start]
+    starts = [e.datetime_start.timestamp() - e.user_attrs.get(SECONDS, 0.0) for e in entries if e.datetime_start]
     ends = [e.datetime_complete.timestamp() for e in entries if e.datetime_complete]
     tune = brief.tune.model_dump(mode="json", exclude={"space"})
     entry = searched.trials[searched.chosen.index]
