@@ -4,7 +4,7 @@
     python tests/benchmarks/bench_tune.py kills [--seeds 10] [--kills 8]
 
 `walls`: the same study with one worker of one thread, one worker of two threads, and two workers of one thread each, in
-interleaved rounds; wall seconds from the start of the stage's process to its end, imports included. `kills`: studies of
+interleaved rounds: wall seconds of the stage's process, imports included, and of its trials alone. `kills`: studies of
 two workers, killed at random moments (mostly a worker, one time in six the whole stage, which is started again); every
 trial must be there once, with the values and losses of a run that nobody disturbed.
 """
@@ -40,8 +40,8 @@ def environment(folder: Path, *, num_threads: int = 2) -> Environment:
     return loaded.model_copy(update={"jobs": loaded.jobs.model_copy(update={"num_threads": num_threads})})
 
 
-def cost(folder: Path, way: str, num_trials: int) -> tuple[float, float]:
-    """Wall and CPU seconds of one whole study, its workers counted."""
+def cost(folder: Path, way: str, num_trials: int) -> tuple[float, float, float]:
+    """Of one whole study: wall seconds, those from the first trial's start to the last one's end, CPU seconds."""
     num_threads, num_workers = WAYS[way]
     flights = find_product(project_root() / "include" / "products", "flights")
     env = environment(folder, num_threads=num_threads)
@@ -57,10 +57,13 @@ def cost(folder: Path, way: str, num_trials: int) -> tuple[float, float]:
     begun_s, cpu_s = time.monotonic(), _reaped_s()
     child = study.start()
     said, _ = child.communicate(timeout=600)
-    spent = time.monotonic() - begun_s, _reaped_s() - cpu_s
+    wall_s, cpu_s = time.monotonic() - begun_s, _reaped_s() - cpu_s
     assert child.returncode == 0, study.log()[-3000:]
     assert json.loads(said)["num_trials"] == num_trials
-    return spent
+    entries = study.ended().values()
+    ends = [entry.datetime_complete.timestamp() for entry in entries]
+    starts = [end - entry.user_attrs["seconds"] for end, entry in zip(ends, entries, strict=True)]
+    return wall_s, max(ends) - min(starts), cpu_s
 
 
 def _reaped_s() -> float:
@@ -70,17 +73,21 @@ def _reaped_s() -> float:
 
 def walls(rounds: int, num_trials: int) -> None:
     """Print wall and CPU seconds of each way, and the ratios of their medians."""
-    found: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
+    found: dict[str, list[tuple[float, float, float]]] = {way: [] for way in WAYS}
     for _ in range(rounds):
         for way in WAYS:
             with tempfile.TemporaryDirectory() as folder:
                 found[way].append(cost(Path(folder), way, num_trials))
-            wall_s, cpu_s = found[way][-1]
-            print(f"{way}: {wall_s:.1f} s, {cpu_s:.1f} CPU s, load {os.getloadavg()[0]:.1f}", flush=True)
+            wall_s, trials_s, cpu_s = found[way][-1]
+            load = os.getloadavg()[0]
+            print(f"{way}: {wall_s:.1f} s, trials {trials_s:.1f} s, {cpu_s:.1f} CPU s, load {load:.1f}", flush=True)
     middle = {way: [statistics.median(column) for column in zip(*costs, strict=True)] for way, costs in found.items()}
-    (one, one_cpu), (threads, _), (two, two_cpu) = middle.values()
-    print(f"two workers take {two / one:.2f} of one worker's wall, {two / threads:.2f} of one with two threads, ")
-    print(f"and {two_cpu / one_cpu:.2f} times its CPU seconds")
+    one, threads, two = middle.values()
+    for place, name in enumerate(("wall", "wall of the trials alone", "CPU")):
+        against = (
+            f"{two[place] / one[place]:.2f} of one worker's, {two[place] / threads[place]:.2f} of one with 2 threads"
+        )
+        print(f"{name} of two workers: {against}")
 
 
 def kills(num_seeds: int, num_kills: int) -> None:

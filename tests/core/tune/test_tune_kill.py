@@ -11,7 +11,11 @@ from clearway.tune.run import run
 from kill_kit import contents, killed_then_again
 from tune_kit import make_study, run_under_fire, told, trials_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    # MLflow 3.17 on SQLAlchemy 2.1; nothing of ours.
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning"),
+]
 FAULTS = (
     "tune.before_entry=kill@2",
     "tune.inside_journal_lock=kill@5",

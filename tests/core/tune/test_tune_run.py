@@ -15,6 +15,9 @@ from clearway.tune.spec import Inputs
 from training_kit import STORAGE, World
 from tune_kit import SPACE, make_study
 
+# MLflow 3.17 on SQLAlchemy 2.1; nothing of ours.
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
+
 
 def inputs_of(world: World) -> Inputs:
     given = world.inputs()
