@@ -85,10 +85,6 @@ class Journal:
             directions = [StudyDirection.MINIMIZE] * num_values
             optuna.create_study(storage=storage, study_name=kind.value, directions=directions, load_if_exists=True)
 
-    def trials(self) -> Study:
-        """The study of all trials, those judged again left out: for Optuna's own tools."""
-        return self._studies[Kind.TRIAL]
-
     def ended(self) -> dict[int, FrozenTrial]:
         """Entries by the number of their task."""
         entries = (t for study in self._studies.values() for t in study.get_trials(deepcopy=False))

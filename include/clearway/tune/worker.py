@@ -87,7 +87,6 @@ class _Worker:
         study = view(known_trials(known, ended), tune, seed=model.seed + task.index)
         given = brief.seeds[task.index] if task.index < len(brief.seeds) else None
         trial = proposed(study, tune, model=model, pace=brief.pace, index=task.index, given=given)
-        fault("tune.inside_trial")
         curve = dict[int, float]()
         shift = shift_of(losses_as_written(known, ended), task.round)
         report = _report(trial, curve, shift, can_prune=given is None and num_values(tune) == 1)

@@ -5,7 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
 
 from clearway.tune.agenda import Kind, Task
@@ -63,7 +66,9 @@ def test_entries_are_seen_by_every_journal_of_the_folder(folder: Path) -> None:
     other.enter(AGAIN, entry(0.25))
     for journal in (one, other):
         assert {n: e.values for n, e in journal.ended().items()} == {3: [0.5], 4: [0.25]}
-    assert [t.user_attrs[NUMBER] for t in one.trials().get_trials()] == [3], "judged again is no trial"
+    storage = JournalStorage(JournalFileBackend(str(folder / FILE)))
+    trials = optuna.load_study(study_name="trial", storage=storage).get_trials()
+    assert [t.user_attrs[NUMBER] for t in trials] == [3], "Optuna's own tools see the trials, and no later judgement"
 
 
 def test_a_task_is_taken_once_and_counts_its_attempts(folder: Path) -> None:
