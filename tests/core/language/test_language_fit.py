@@ -48,8 +48,8 @@ def stream(tmp_path: Path) -> TokenStream:
     return TokenStream.open(paths)
 
 
-def trained(stream, *, plan=Plan(), world=World(), keeping=None, stop_after=10**9) -> Trained:
-    steps = iter(range(10**9))
+def trained(stream, *, plan=None, world=None, keeping=None, stop_after=10**9) -> Trained:
+    steps, plan, world = iter(range(10**9)), plan or Plan(), world or World()
     return fit(stream, TINY, plan=plan, world=world, keeping=keeping, should_stop=lambda: next(steps) + 1 >= stop_after)
 
 
