@@ -13,7 +13,7 @@ from clearway.deploy.strategies import begin
 from clearway.infra.clock import SystemClock
 from clearway.infra.release_store import open_release_store
 from clearway.launch.callers import Callers
-from clearway.launch.drill import drill
+from clearway.launch.drill import HEARD, drill, plan_of
 from clearway.launch.sabotage import Defect
 from clearway.product_rollout import Rollout, Shadow, Watch
 from clearway.product_yaml import find_product
@@ -106,16 +106,39 @@ def test_a_watched_model_keeps_the_traffic_once_nobody_drives_any_more(live, mon
 )
 def test_a_sabotaged_copy_goes_back_by_itself_and_its_callers_are_few(live, defect, finding):
     env, product, champion = live
-    drilled = drill(env, product, defect)
+    drilled = drill(env, product, defect, say=lambda _: None)
     assert drilled.is_safe, drilled.reason
     assert finding in drilled.reason
     assert 0 < drilled.num_requests <= 400
     assert client_of(env).state().weights_pct == {champion: 100.0}
 
 
+def test_behind_a_mirror_one_copy_still_meets_callers_and_each_event_is_a_line(live, caplog):
+    env, product, champion = live
+    mirrored = CANARY.model_copy(update={"strategy": ("shadow", "canary"), "shadow": Shadow(min_rows=100)})
+    product = product.model_copy(update={"spec": product.spec.model_copy(update={"rollout": mirrored})})
+    lines = []
+    caplog.set_level("INFO", "clearway.deploy")
+    drilled = drill(env, product, HEARD, say=lines.append)
+    assert drilled.is_safe, drilled.reason
+    assert 0 < drilled.num_unanswered <= drilled.num_requests <= 400
+    told = [line.removeprefix(f"    {drilled.release_id}").strip() for line in lines]
+    assert "20 % of traffic from here on" in told
+    assert not any("mirror" in line for line in told)
+    assert told[-1].startswith("idle: errors: harm shown"), told
+    assert "clearway.deploy" not in {record.name for record in caplog.records}, "raw log lines between the others"
+    assert client_of(env).state().weights_pct == {champion: 100.0}
+
+
+@pytest.mark.parametrize("chain", [("shadow", "blue_green", "watch"), ("shadow", "blue_green")], ids=str)
+def test_no_copy_skips_the_mirror_where_all_callers_would_meet_it_next(chain):
+    settings = CANARY.model_copy(update={"strategy": chain})
+    assert plan_of(settings, HEARD) is settings
+
+
 def test_a_product_whose_rollout_compares_nothing_is_not_drilled(live):
     env, product, champion = live
     blind = product.model_copy(update={"spec": product.spec.model_copy(update={"rollout": Rollout()})})
     with pytest.raises(ConfigError, match="blue_green, which compares nothing"):
-        drill(env, blind, Defect.WRONG)
+        drill(env, blind, Defect.WRONG, say=lambda _: None)
     assert client_of(env).state().weights_pct == {champion: 100.0}

@@ -106,7 +106,7 @@ class Driver:
         drilled = []
         for defect in Defect:
             self.view.say(f"  !! PLANTED MODEL: a {defect.value} copy of the champion is released !!")
-            drilled.append(drill(self.env, self.product, defect))
+            drilled.append(drill(self.env, self.product, defect, say=self.view.say))
             self.view.say(f"  {_ended(drilled[-1])}")
         return drilled
 
@@ -145,7 +145,7 @@ def _became(played: Played) -> str:
 def _ended(drilled: Drilled) -> str:
     if not drilled.is_safe:
         return f"IT STAYED: {drilled.reason}"
-    return f"went back by itself after {drilled.num_requests} requests, {drilled.seconds:.1f} s: {drilled.reason}"
+    return f"went back by itself in {drilled.seconds:.1f} s, {drilled.cost}: {drilled.reason}"
 
 
 def needed_stack(env: Environment) -> StackState:

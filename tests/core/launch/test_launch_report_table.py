@@ -117,6 +117,7 @@ def test_planted_models_are_shown_with_how_they_ended(*, is_safe: bool, shown: s
         is_safe=is_safe,
         reason="slice[origin=EWR]: harm shown",
         num_requests=41,
+        num_unanswered=0,
         seconds=5.2,
     )
     text = render_account(account(release(), drills=[to_jsonable(drilled)]))

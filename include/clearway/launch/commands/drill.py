@@ -8,6 +8,7 @@ from clearway.contracts.errors import JobFailed
 from clearway.infra.environment import Environment
 from clearway.launch.arguments import add_product_argument, quiet_clients
 from clearway.launch.drill import drill
+from clearway.launch.run_view import RunView
 from clearway.launch.sabotage import Defect
 from clearway.launch.stack import connected_if_running
 from clearway.product_yaml import find_product
@@ -25,7 +26,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     env = connected_if_running(Environment.load())
     product = find_product(env.products, args.product)
     defects = [Defect(args.defect)] if args.defect else list(Defect)
-    drilled = [drill(env, product, defect) for defect in defects]
+    drilled = [drill(env, product, defect, say=RunView().say) for defect in defects]
     result = {"drills": to_jsonable(drilled)}
     if not all(d.is_safe for d in drilled):
         raise JobFailed(f"a bad copy was not taken back:\n{render(result)}")
