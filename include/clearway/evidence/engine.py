@@ -22,13 +22,12 @@ from clearway.contracts.errors import ConfigError
 from clearway.contracts.observed import ArmCounts, Observed
 from clearway.contracts.verdict import Check, Judgement, Verdict, judge
 from clearway.evidence import two_means, two_rates
+from clearway.evidence.curve import Point, with_point
 from clearway.evidence.reading import Baseline, Reading, read
 from clearway.evidence.two_means import Arms, Moments
 
 NO_MOMENTS = Moments(num=0, total=0.0, squares=0.0)
 NO_ARMS = Arms(candidate=NO_MOMENTS, control=NO_MOMENTS)
-# Points of the curve that are kept; older ones are thinned by half, so that it always reaches from begin to end.
-MAX_CURVE = 120
 
 
 class Kind(StrEnum):
@@ -89,18 +88,6 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
-    """One point of the evidence curve: difference of the first metric with its band, and e-value of harm."""
-
-    at_s: float
-    weight_pct: float
-    estimate: float | None
-    low: float | None
-    high: float | None
-    harm_e: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class State:
     """All that is known; JSON through clearway.contracts.codec, so any process can go on with it.
 
@@ -151,7 +138,7 @@ def look(
     reading = read(state.baseline, observed, candidate=candidate, control=control, epoch=epoch, now_s=now_s)
     after = _count(rules, state, reading, observed.latency_bounds_s)
     checks = [
-        _judged(metric, tally, rules, observed.latency_bounds_s)
+        judged(metric, tally, rules, observed.latency_bounds_s)
         for metric, tally in zip(rules.metrics, after.tallies, strict=True)
     ]
     after = dataclasses.replace(after, curve=_drawn(after, rules, reading, weight_pct))
@@ -246,20 +233,26 @@ def _sum(a: Moments, b: Moments) -> Moments:
     return Moments(num=a.num + b.num, total=a.total + b.total, squares=a.squares + b.squares)
 
 
+def total(tally: Tally) -> tuple[Moments, Moments]:
+    """Candidate's and control's counts over all shares."""
+    candidate = functools.reduce(_sum, (a.candidate for a in tally.arms), NO_MOMENTS)
+    return candidate, functools.reduce(_sum, (a.control for a in tally.arms), NO_MOMENTS)
+
+
 def harm_e(tally: Tally, *, num_steps: int) -> float:
     """E-value of harm over all steps; a step that has not begun holds its share at 1."""
     begun = math.fsum(two_rates.mean_e(logs) for logs in tally.harm)
     return (begun + (num_steps - len(tally.harm))) / num_steps
 
 
-def _judged(metric: Metric, tally: Tally, rules: Rules, bounds_s: tuple[float, ...]) -> Check:
+def judged(metric: Metric, tally: Tally, rules: Rules, bounds_s: tuple[float, ...]) -> Check:
+    """What one metric says so far; `bounds_s` are those of the server's histogram."""
     num_decisive = sum(m.is_decisive for m in rules.metrics)
     alpha = rules.alpha / max(1, num_decisive)
     if metric.kind in MEANS:
         return _judged_mean(metric, tally, alpha=alpha)
     found = harm_e(tally, num_steps=rules.num_steps)
-    candidate = functools.reduce(_sum, (a.candidate for a in tally.arms), NO_MOMENTS)
-    control = functools.reduce(_sum, (a.control for a in tally.arms), NO_MOMENTS)
+    candidate, control = total(tally)
     seen = f"candidate {_share(candidate)}, control {_share(control)}"
     if found >= 1 / alpha:
         return _check(metric, Verdict.FAIL, found, 1 / alpha, f"harm shown: {seen}; e-value {found:.3g}")
@@ -321,5 +314,4 @@ def _drawn(state: State, rules: Rules, reading: Reading, weight_pct: float) -> t
         high=high,
         harm_e=two_rates.shown(harm_e(tally, num_steps=rules.num_steps)) if tally.harm else 1.0,
     )
-    kept = state.curve[::2] if len(state.curve) >= MAX_CURVE else state.curve
-    return (*kept, point)
+    return with_point(state.curve, point)

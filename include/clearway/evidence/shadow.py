@@ -21,6 +21,7 @@ from clearway.contracts.errors import ConfigError
 from clearway.contracts.observed import Mirrored, MirroredRow
 from clearway.contracts.verdict import Check, Judgement, Verdict, judge
 from clearway.evidence import paired
+from clearway.evidence.curve import Point, with_point
 from clearway.evidence.paired import NO_BAND, NO_BETS, Band
 from clearway.evidence.reading import MAX_AGE_S
 from clearway.evidence.two_rates import shown
@@ -92,11 +93,13 @@ class State:
     Args:
         next_row: per log, the first row not counted yet.
         distrust: the first batch that no healthy process writes, if there was one; then nothing passes by itself.
+        curve: of the first group.
     """
 
     next_row: dict[str, int] = dataclasses.field(default_factory=dict)
     distrust: str = ""
     tallies: tuple[Tally, ...] = ()
+    curve: tuple[Point, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,9 +134,10 @@ def look(
         fresh = batch.rows[begin - batch.first :]
         after = {**state.next_row, batch.log_id: begin + len(fresh)}
         tallies = tuple(_added(t, g, fresh, rules) for g, t in zip(rules.groups, tallies, strict=True))
-        state = dataclasses.replace(state, next_row=after)
+        curve = with_point(state.curve, _point(tallies[0], rules, at_s=batch.at_s)) if fresh else state.curve
+        state = dataclasses.replace(state, next_row=after, curve=curve)
     state = dataclasses.replace(state, tallies=tallies)
-    checks = [_judged(g, t, rules, min_rows) for g, t in zip(rules.groups, tallies, strict=True)]
+    checks = [judged(g, t, rules, min_rows) for g, t in zip(rules.groups, tallies, strict=True)]
     if text := problem or nonsense or state.distrust:
         checks.append(Check(name="reading", verdict=Verdict.INCONCLUSIVE, reason=text))
     return Looked(state=state, judgement=judge(checks))
@@ -202,11 +206,18 @@ def _added(tally: Tally, group: Group, rows: tuple[MirroredRow, ...], rules: Rul
     )
 
 
+def _point(tally: Tally, rules: Rules, *, at_s: float) -> Point:
+    low, estimate, high = paired.limits(tally.band, alpha=_share(rules)) or (None, None, None)
+    found = shown(harm_e(tally, rules))
+    return Point(at_s=at_s, weight_pct=0.0, estimate=estimate, low=low, high=high, harm_e=found)
+
+
 def _share(rules: Rules) -> float:
     return rules.alpha / sum(group.is_decisive for group in rules.groups)
 
 
-def _judged(group: Group, tally: Tally, rules: Rules, min_rows: int) -> Check:
+def judged(group: Group, tally: Tally, rules: Rules, min_rows: int) -> Check:
+    """What one group says so far."""
     least = max(1, min_rows)
     band = paired.limits(tally.band, alpha=_share(rules))
     seen = f"mean difference {band[1]:+.4f} ({band[0]:+.4f} to {band[2]:+.4f}) of {tally.band.num} rows" if band else ""

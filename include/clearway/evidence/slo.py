@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from clearway.contracts.errors import ConfigError
 from clearway.contracts.observed import Observed
 from clearway.contracts.verdict import Check, Judgement, Verdict, judge
-from clearway.evidence import two_rates
+from clearway.evidence import one_rate, two_rates
+from clearway.evidence.curve import Point, with_point
 from clearway.evidence.engine import Kind, is_out_of_sight, moments
 from clearway.evidence.reading import Baseline, read
 
@@ -59,12 +60,14 @@ class State:
     """All that is known; JSON through clearway.contracts.codec.
 
     `distrust`: the first reading that no healthy server gives, if there was one; then nothing passes by itself.
+    `curve`: of the first objective.
     """
 
     num_requests: int = 0
     distrust: str = ""
     baseline: Baseline | None = None
     tallies: tuple[Tally, ...] = ()
+    curve: tuple[Point, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,10 +88,10 @@ def look(
     check_rules(rules)
     reading = read(state.baseline, observed, candidate=version, control=version, epoch=epoch, now_s=now_s)
     tallies = state.tallies or tuple(Tally() for _ in rules.objectives)
-    distrust = state.distrust
+    distrust, alpha = state.distrust, rules.alpha / len(rules.objectives)
     if reading.breaks_trust and not distrust:
         distrust = f"readings are not trusted any more ({reading.problem}); a person must decide"
-    num_requests, bounds_s = state.num_requests, observed.latency_bounds_s
+    num_requests, bounds_s, curve = state.num_requests, observed.latency_bounds_s, state.curve
     if new := reading.candidate:
         num_requests += new.num_requests
         counted = [moments(o.kind, new, bounds_s, above_s=o.above_s) for o in rules.objectives]
@@ -96,15 +99,15 @@ def look(
             _added(t, o, num=m.num, num_bad=int(m.total))
             for t, o, m in zip(tallies, rules.objectives, counted, strict=True)
         )
-    alpha = rules.alpha / len(rules.objectives)
+        curve = with_point(curve, _point(tallies[0], alpha=alpha, at_s=observed.at_s))
     checks = [
-        _judged(o, t, alpha=alpha, is_seen=not is_out_of_sight(o.kind, o.above_s, bounds_s))
+        judged(o, t, alpha=alpha, is_seen=not is_out_of_sight(o.kind, o.above_s, bounds_s))
         for o, t in zip(rules.objectives, tallies, strict=True)
     ]
     if problem := reading.problem or distrust:
         checks.append(Check(name="reading", verdict=Verdict.INCONCLUSIVE, reason=problem))
     checks.append(_traffic(num_requests, min_requests))
-    after = State(num_requests=num_requests, distrust=distrust, baseline=reading.baseline, tallies=tallies)
+    after = State(num_requests=num_requests, distrust=distrust, baseline=reading.baseline, tallies=tallies, curve=curve)
     return Looked(state=after, judgement=judge(checks))
 
 
@@ -141,7 +144,13 @@ def _added(tally: Tally, objective: Objective, *, num: int, num_bad: int) -> Tal
     return Tally(num=tally.num + num, num_bad=tally.num_bad + num_bad, logs=tuple(logs))
 
 
-def _judged(objective: Objective, tally: Tally, *, alpha: float, is_seen: bool) -> Check:
+def _point(tally: Tally, *, alpha: float, at_s: float) -> Point:
+    low, rate, high = one_rate.limits(tally.num, tally.num_bad, alpha=alpha) or (None, None, None)
+    return Point(at_s=at_s, weight_pct=100.0, estimate=rate, low=low, high=high, harm_e=two_rates.shown(e_value(tally)))
+
+
+def judged(objective: Objective, tally: Tally, *, alpha: float, is_seen: bool) -> Check:
+    """What one objective says so far; `is_seen`: the server's histogram can show it."""
     found, rate = e_value(tally), tally.num_bad / tally.num if tally.num else math.nan
     seen = f"{rate:.2%} of {tally.num}, allowed {objective.limit:.2%}" if tally.num else "no answers yet"
     if found >= 1 / alpha:

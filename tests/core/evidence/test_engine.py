@@ -12,7 +12,8 @@ from clearway.contracts.codec import from_jsonable, to_jsonable
 from clearway.contracts.errors import ConfigError
 from clearway.contracts.observed import ArmCounts, Observed
 from clearway.contracts.verdict import Judgement, Verdict
-from clearway.evidence.engine import MAX_CURVE, Kind, Metric, Rules, State, begin_step, look
+from clearway.evidence.curve import MAX_CURVE
+from clearway.evidence.engine import Kind, Metric, Rules, State, begin_step, look
 
 C, S = "candidate", "stable"
 ERRORS = Metric(kind=Kind.ERRORS, margin=0.02)
