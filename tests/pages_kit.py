@@ -5,6 +5,8 @@ The right to read and to order is asked of Airflow's own auth manager; only who 
 
 import contextlib
 import dataclasses
+import json
+import random
 import threading
 import time
 import warnings
@@ -14,17 +16,25 @@ from typing import Any
 import airflow_kit  # noqa: F401 - a home of its own, before Airflow is imported
 from clearway.contracts import rollout as rollouts
 from clearway.contracts.codec import from_jsonable, to_jsonable
-from clearway.contracts.observed import ArmCounts, Observed
-from clearway.contracts.release_document import ReleaseDocument, Version, begin_deploy
+from clearway.contracts.observed import ArmCounts, Mirrored, MirroredRow, Observed
+from clearway.contracts.release_document import HistoryEntry, Outcome, ReleaseDocument, Version, begin_deploy
+from clearway.contracts.rollout import Rollout
 from clearway.contracts.verdict import Verdict
-from clearway.deploy import strategies
+from clearway.deploy import judges, strategies
+from clearway.deploy.history import keep_history
+from clearway.deploy.rollout import Seen
 from clearway.evidence import engine
+from clearway.infra.environment import Environment
+from clearway.infra.layout import Layout
+from clearway.infra.storage import open_storage
 from clearway.product_rollout import Rollout as Settings
+from clearway.product_rollout import Shadow, Strategy
 
 CHAMPION = Version(uri="file:///m", digest="a" * 64, release_id="r-2")
 CANDIDATE = Version(uri="file:///n", digest="c" * 64, release_id="r-3")
 PERSON = "Ada"
 START_TIMEOUT_S = 30.0
+NUM_LOOKS = 40
 
 
 def canary(champion: ReleaseDocument, *, reason: str, at_s: float = 0.0) -> ReleaseDocument:
@@ -47,6 +57,89 @@ def canary(champion: ReleaseDocument, *, reason: str, at_s: float = 0.0) -> Rele
         evidence=to_jsonable(state), waits_for=reason,
     )  # fmt: skip
     return dataclasses.replace(document, rollout=rollout, weight_pct=5.0)
+
+
+def past_rollout(strategy: tuple[Strategy, ...], *, at_s: float, is_bad: bool = False) -> Rollout:
+    """A rollout of these stages to its end, forty looks at each step; a bad candidate begins to fail in the middle."""
+    shadow = Shadow(slices={"origin": ("EWR", "JFK")})
+    settings = Settings(strategy=strategy, steps_pct=(20.0, 50.0, 100.0), shadow=shadow)
+    rollout, rng = strategies.begin(settings), random.Random(7)  # noqa: S311 - the same pages every time
+    for index, step in enumerate(rollout.plan):
+        rollout = dataclasses.replace(rollout, index=index)
+        if step.asks_evidence:
+            at_s += 60
+            rollout = _looked(rollout, rng, at_s=at_s, is_bad=is_bad)
+    return rollout
+
+
+def _looked(rollout: Rollout, rng: random.Random, *, at_s: float, is_bad: bool) -> Rollout:
+    """One step, judged forty times by the code that judges."""
+    kind = rollout.step.kind.value
+    document = begin_deploy(ReleaseDocument(product="flights", champion=CHAMPION), CANDIDATE, epoch=0)
+    totals = {CHAMPION.digest: _Totals(rng), CANDIDATE.digest: _Totals(rng)}
+    rollout = dataclasses.replace(rollout, evidence={**rollout.evidence, kind: judges.begin(rollout)})
+    for look in range(NUM_LOOKS):
+        now_s = at_s + look
+        totals[CHAMPION.digest].add(400, 0.01)
+        totals[CANDIDATE.digest].add(200, 0.08 if is_bad and look > NUM_LOOKS // 2 else 0.01)
+        arms = {digest: total.counts() for digest, total in totals.items()}
+        observed = Observed(server_id="s", at_s=now_s, epoch=0, latency_bounds_s=(0.1,), arms=arms)
+        rows = tuple(
+            MirroredRow(difference=rng.gauss(0.02, 0.03), slices=(f"origin={rng.choice(['EWR', 'JFK'])}",))
+            for _ in range(20)
+        )
+        mirrored = Mirrored(
+            log_id="l", first=20 * look, at_s=now_s, epoch=0, candidate=CANDIDATE.digest, control=CHAMPION.digest,
+            rows=rows,
+        )  # fmt: skip
+        seen = Seen(loaded=frozenset(), weights_pct={}, endpoint_epoch=0, observed=observed, mirrored=mirrored)
+        said = judges.look(dataclasses.replace(document, rollout=rollout), rollout, seen, now_s)
+        assert said
+        rollout = dataclasses.replace(rollout, evidence={**rollout.evidence, kind: said.state})
+    reason = "; ".join(f"{check.name}: {check.reason}" for check in said.judgement.checks)
+    return rollouts.looked(
+        rollout, now_s=at_s + NUM_LOOKS, verdict=said.judgement.verdict, reason=reason, evidence=said.state,
+        num_requests=said.num_requests,
+    )  # fmt: skip
+
+
+class _Totals:
+    """Counters of one version that only rise."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng, self.num, self.errors, self.outcomes = rng, 0, 0, 0
+
+    def add(self, num: int, share: float) -> None:
+        self.num += num
+        self.errors += sum(self._rng.random() < share for _ in range(num))
+        self.outcomes += sum(self._rng.random() < 0.3 for _ in range(num))
+
+    def counts(self) -> ArmCounts:
+        slow = self.errors // 2
+        return dataclasses.replace(
+            counts(self.num, self.errors), latencies=(self.num - slow, slow), num_outcomes=self.num,
+            outcome_sum=float(self.outcomes), outcome_square_sum=float(self.outcomes),
+        )  # fmt: skip
+
+
+def keep(env: Environment, entry: HistoryEntry, rollout: Rollout | None) -> None:
+    """An ended release as the deploy stage leaves it in storage."""
+    storage, layout = open_storage(env.store_root), Layout(env.store_root, "flights")
+    keep_history(storage, layout, ReleaseDocument(product="flights", history=(entry,)))
+    if rollout is not None:
+        record = {"phase": "deploying", "reason": "", "rollout": to_jsonable(rollout)}
+        storage.write(layout.release(entry.release_id, "rollout.json"), json.dumps(record).encode())
+
+
+def ended(
+    number: int, *, at_s: float, outcome: Outcome = Outcome.PROMOTED, reason: str = "as good as the one before"
+) -> HistoryEntry:
+    """The `number`th release."""
+    before, after = f"{number:064x}", f"{number + 1:064x}"
+    return HistoryEntry(
+        release_id=f"release-{number}", outcome=outcome, before=before, at_s=at_s, reason=reason, candidate=after,
+        after=after if outcome is Outcome.PROMOTED else before,
+    )  # fmt: skip
 
 
 def counts(num: int, errors: int) -> ArmCounts:

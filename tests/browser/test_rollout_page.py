@@ -28,6 +28,7 @@ def base():
 @pytest.fixture
 def store(env, monkeypatch):
     monkeypatch.setenv("CLEARWAY__HOME", str(env.home))
+    monkeypatch.setenv("CLEARWAY__STORAGE__ROOT", env.store_root)
     monkeypatch.setenv("CLEARWAY__ENDPOINT__URL", "http://127.0.0.1:9")
     found = open_release_store(Environment.load())
     champion = ReleaseDocument(product="flights", champion=pages_kit.CHAMPION)
@@ -50,6 +51,39 @@ def test_a_person_sees_the_rollout_and_its_evidence(base, store):
         assert min(curves) >= 20
         assert page.ask("document.querySelector('svg').getBoundingClientRect().height") > 50
         assert page.picture().startswith(b"\x89PNG")
+
+
+def test_a_person_turns_to_a_past_release_and_sees_what_it_was_judged_by(base, store):
+    here, (document, version) = Environment.load(), store.read("flights")
+    for number in range(45):
+        stages = ("shadow", "canary", "watch") if number == 24 else ("ab_test",)
+        rollout = pages_kit.past_rollout(stages, at_s=time.time() - 900, is_bad=True) if number in {23, 24} else None
+        pages_kit.keep(here, pages_kit.ended(number, at_s=1.7e9 + 3_600 * number), rollout)
+    newest = tuple(pages_kit.ended(n, at_s=1.7e9 + 3_600 * n) for n in range(25, 45))
+    store.swap(dataclasses.replace(document, history=newest), expected_version=version)
+    with open_browser() as page:
+        page.open(f"{base}/serving")
+        page.click("#past-flights p a")
+        page.until(lambda: "page 1 of 3, 45 releases and orders" in page.text())
+        page.click(".turn a[href$='page=2']")
+        page.until(lambda: "page 2 of 3" in page.text())
+        page.click("a[href$='/release-24']")
+        page.until(lambda: "Mirror: copies of requests" in page.text())
+        shown = page.ask("[...document.querySelectorAll('h3')].map(h => h.textContent.split(':')[0])")
+        assert shown == ["Mirror", "Callers", "Watch", "Verdicts"]
+        lines = page.ask("[...document.querySelectorAll('svg .line')].map(l => l.points.numberOfItems)")
+        assert len(lines) == 5
+        assert min(lines) >= 30
+        drawn = "[...document.querySelectorAll('svg')].map(s => s.querySelector('.band') ? 1 : 0)"
+        assert page.ask(drawn) == [1, 1, 0, 1, 0]
+        inside = """[...document.querySelectorAll('svg .line, svg .band, svg text')].every(part => {
+            const own = part.getBoundingClientRect(), box = part.closest('svg').getBoundingClientRect();
+            return own.left >= box.left - 1 && own.right <= box.right + 1
+                && own.top >= box.top - 1 && own.bottom <= box.bottom + 1 })"""
+        assert page.ask(inside), "something is drawn beside its picture"
+        page.open(f"{base}/releases/flights_release/release-23")
+        assert "Outcome: candidate less champion" in page.text()
+        assert page.ask("document.querySelectorAll('script, form').length") == 0
 
 
 def test_a_pause_needs_a_reason_and_a_confirmation_and_is_recorded_with_the_name(base, order):

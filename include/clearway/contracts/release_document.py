@@ -72,7 +72,7 @@ class HistoryEntry:
     candidate: str | None = None
 
 
-# History kept in the document itself; older entries live in the audit trail.
+# History kept in the document itself; all of it lies in storage (clearway.deploy.history).
 MAX_HISTORY = 20
 
 

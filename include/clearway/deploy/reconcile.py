@@ -17,6 +17,7 @@ from clearway.deploy.champion_alias import alias_digest, project_champion
 from clearway.deploy.controls import Controls, open_controls
 from clearway.deploy.drive import Tenure, drive, let_go, take
 from clearway.deploy.ending import kept_versions, unload_retired
+from clearway.deploy.history import keep_history
 from clearway.infra.endpoint import TrafficState
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ def repair(
         if Repair.MOVE_ALIAS in todo and document.champion:
             project(document.champion)
         done += todo
+    keep_history(controls.storage, controls.layout, controls.store.read(product)[0])
     return tuple(done)
 
 

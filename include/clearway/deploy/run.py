@@ -11,6 +11,7 @@ from clearway.contracts.rollout import ALL_AT_ONCE, Rollout
 from clearway.deploy.controls import Controls, open_controls
 from clearway.deploy.drive import Tenure, drive, let_go, take
 from clearway.deploy.ending import outputs_of, refused, unload_retired
+from clearway.deploy.history import keep_history
 from clearway.deploy.rollback import run as rollback
 from clearway.deploy.spec import Inputs, Outputs
 from clearway.deploy.strategies import begin
@@ -141,5 +142,6 @@ def _tidy(document: ReleaseDocument, controls: Controls, project: Callable[[Vers
         return
     fault("deploy.before_tidy")
     unload_retired(controls, document)
+    keep_history(controls.storage, controls.layout, document)
     if document.champion:
         project(document.champion)

@@ -51,6 +51,10 @@ class Layout:
         """What one release leaves behind: reports, evaluation, approval, checkpoints."""
         return self._at("releases", release_id, *parts)
 
+    def history(self, name: str) -> str:
+        """How one release or rollback order ended; "" for the folder of all of them."""
+        return self._at("history", name)
+
     def predictions(self, batch_id: str) -> str:
         """Folder of prediction-log files for rows of one batch."""
         return self._at("predictions", batch_id)

@@ -17,16 +17,19 @@ from starlette.status import HTTP_303_SEE_OTHER, HTTP_403_FORBIDDEN, HTTP_404_NO
 
 from clearway.contracts.errors import ClearwayError, Unavailable
 from clearway.contracts.rollout import Order, OrderKind
+from clearway.deploy.history import past_names, read_endings, read_rollout, release_of
 from clearway.deploy.orders import give_order
 from clearway.infra.clock import SystemClock
 from clearway.infra.endpoint import open_endpoint
 from clearway.infra.environment import Environment
+from clearway.infra.layout import Layout
 from clearway.infra.release_store import open_release_store
 from clearway.infra.storage import join, open_storage
 from clearway.product_yaml import list_products
 from clearway_airflow.cards import read_card
 from clearway_airflow.ui.looking_again import POLICY
-from clearway_airflow.ui.pages import Standing, run_page, standings_page
+from clearway_airflow.ui.pages import RELEASE_DAG, Standing, run_page, standings_page
+from clearway_airflow.ui.past_view import release_page, releases_page
 
 PREFIX = "/clearway"
 # A report is made from data, so it may carry scripts of others: in its own origin it can draw, but not act as the user.
@@ -36,7 +39,7 @@ PAGE_HEADERS = {
     "Cache-Control": "no-store",
 }
 PRODUCTS_PER_PAGE = 20
-RELEASE_DAG = "_release"
+RELEASES_PER_PAGE = 20
 STATE_TIMEOUT_S = 2.0  # a page says that the endpoint is silent rather than waiting for it
 _TYPES = {".html": "text/html", ".json": "application/json"}
 _ORDER = (
@@ -78,7 +81,43 @@ def serving(_: MayReadRuns, page: Annotated[int, Query(ge=1, le=10_000)] = 1) ->
         for name in names[:PRODUCTS_PER_PAGE]
     ]
     next_page = f"{PREFIX}/serving?page={page + 1}" if len(names) > PRODUCTS_PER_PAGE else ""
-    html = standings_page(standings, base=f"{PREFIX}/rollouts", next_page=next_page)
+    html = standings_page(standings, base=f"{PREFIX}/rollouts", past=f"{PREFIX}/releases", next_page=next_page)
+    return HTMLResponse(html, headers=PAGE_HEADERS)
+
+
+@app.get("/releases/{dag_id}", response_class=HTMLResponse)
+def releases(dag_id: str, _: MayReadRuns, page: Annotated[int, Query(ge=1, le=10_000)] = 1) -> Response:
+    """All releases of a product, page by page."""
+    env, product = Environment.load(), _product_of(dag_id)
+    storage, layout = open_storage(env.store_root), Layout(env.store_root, product)
+    document, _version = open_release_store(env).read(product)
+    names = past_names(storage, layout, document)
+    first = (page - 1) * RELEASES_PER_PAGE
+    entries = read_endings(storage, layout, document, names[first : first + RELEASES_PER_PAGE])
+    html = releases_page(
+        _titles(env)[product],
+        entries,
+        past=f"{PREFIX}/releases/{dag_id}",
+        number=page,
+        num_pages=max(1, -(-len(names) // RELEASES_PER_PAGE)),
+        num_all=len(names),
+    )
+    return HTMLResponse(html, headers=PAGE_HEADERS)
+
+
+@app.get("/releases/{dag_id}/{release_id}", response_class=HTMLResponse)
+def release(dag_id: str, release_id: str, _: MayReadRuns) -> Response:
+    """One of them, with what it was judged by."""
+    env, product = Environment.load(), _product_of(dag_id)
+    storage, layout = open_storage(env.store_root), Layout(env.store_root, product)
+    document, _version = open_release_store(env).read(product)
+    # Only a release that is on record is looked up: no address is made from what the browser sent.
+    name = next((n for n in past_names(storage, layout, document) if release_of(n) == release_id), None)
+    if name is None:
+        raise HTTPException(HTTP_404_NOT_FOUND, f"no release {release_id!r} of {product!r} has ended")
+    (entry,) = read_endings(storage, layout, document, [name])
+    rollout = read_rollout(storage, layout, release_of(name))
+    html = release_page(_titles(env)[product], entry, rollout, past=f"{PREFIX}/releases/{dag_id}")
     return HTMLResponse(html, headers=PAGE_HEADERS)
 
 
@@ -87,11 +126,7 @@ def order(dag_id: str, body: Annotated[OrderForm, Form()], request: Request, use
     """A person orders the rollout under way; back to the page, which shows that it was taken."""
     if not is_from_own_page(request.headers):
         raise HTTPException(HTTP_403_FORBIDDEN, "orders are taken from Airflow's own pages only")
-    env = Environment.load()
-    product = dag_id.removesuffix(RELEASE_DAG)
-    # The right to start runs was asked for this very DAG, so no other DAG's name may stand for the product.
-    if not dag_id.endswith(RELEASE_DAG) or product not in list_products(env.products):
-        raise HTTPException(HTTP_404_NOT_FOUND, f"no release DAG {dag_id!r}; allowed: <product>{RELEASE_DAG}")
+    env, product = Environment.load(), _product_of(dag_id)
     given = Order(kind=body.kind, by=user.get_name(), reason=body.reason, at_s=SystemClock().now_s())
     try:
         give_order(open_release_store(env), product, given, release_id=body.release_id)
@@ -139,6 +174,14 @@ def _outputs(session: Any, dag_id: str, run_id: str) -> dict[str, dict[str, Any]
     query = XComModel.get_many(run_id=run_id, dag_ids=dag_id, key="return_value")
     values = {row.task_id: XComModel.deserialize_value(row) for row in session.scalars(query)}
     return {task: value for task, value in values.items() if isinstance(value, dict) and "verdict" in value}
+
+
+def _product_of(dag_id: str) -> str:
+    """The right was asked for this very DAG, so no other DAG's name may stand for the product."""
+    product = dag_id.removesuffix(RELEASE_DAG)
+    if not dag_id.endswith(RELEASE_DAG) or product not in list_products(Environment.load().products):
+        raise HTTPException(HTTP_404_NOT_FOUND, f"no release DAG {dag_id!r}; allowed: <product>{RELEASE_DAG}")
+    return product
 
 
 def _weights(env: Environment) -> Mapping[str, float] | None:

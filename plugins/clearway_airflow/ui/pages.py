@@ -6,8 +6,12 @@ from html import escape
 from typing import Any
 
 from clearway.contracts.release_document import ReleaseDocument
-from clearway_airflow.ui.pieces import code, digest, page, table, time, verdict
+from clearway_airflow.ui.past_view import endings_table
+from clearway_airflow.ui.pieces import code, digest, page, table, verdict
 from clearway_airflow.ui.rollout_view import order_forms, rollout_panel
+
+NUM_NEWEST = 8  # endings beside what serves now; all of them have a page of their own
+RELEASE_DAG = "_release"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,14 +27,15 @@ class Standing:
     weights_pct: Mapping[str, float] | None
 
 
-def standings_page(standings: Sequence[Standing], *, base: str, next_page: str = "") -> str:
+def standings_page(standings: Sequence[Standing], *, base: str, past: str, next_page: str = "") -> str:
     """Who serves what, and how it came to that, newest first; it follows a rollout under way by itself.
 
     Args:
         base: address below which orders are taken.
+        past: address below which past releases are shown.
         next_page: where further products are; "" if these are all.
     """
-    body = "".join(_standing(standing, base=base) for standing in standings) or "<p>No product yet.</p>"
+    body = "".join(_standing(standing, base=base, past=past) for standing in standings) or "<p>No product yet.</p>"
     more = f'<p><a href="{escape(next_page)}">More products</a></p>' if next_page else ""
     return page("What serves now", body + more, is_live=any(standing.document.rollout for standing in standings))
 
@@ -56,7 +61,7 @@ def run_page(run: str, stages: Sequence[tuple[str, Mapping[str, Any]]], *, base:
     return page(run, table(["stage", "verdict", "reason", "report"], rows))
 
 
-def _standing(standing: Standing, *, base: str) -> str:
+def _standing(standing: Standing, *, base: str, past: str) -> str:
     document = standing.document
     champion, previous, candidate = document.champion, document.previous, document.candidate
     facts = [
@@ -66,19 +71,11 @@ def _standing(standing: Standing, *, base: str) -> str:
         ["phase", f"{code(document.phase.value)}, epoch {document.epoch}"],
         ["live traffic", _traffic(standing.weights_pct)],
     ]
-    past = [
-        [
-            time(e.at_s),
-            code(e.outcome.value),
-            code(e.release_id),
-            digest(e.before),
-            digest(e.after),
-            escape(e.reason),
-        ]
-        for e in reversed(document.history)
-    ]
-    history = table(["when (UTC)", "outcome", "release", "before", "after", "why"], past) if past else ""
-    name = escape(document.product)
+    name, here = escape(document.product), f"{past}/{document.product}{RELEASE_DAG}"
+    newest = list(reversed(document.history))[:NUM_NEWEST]
+    history = endings_table(newest, past=here) if newest else ""
+    if newest:
+        history += f'<p><a href="{escape(here)}">All releases</a></p>'
     return (
         f"<h2>{escape(standing.title)}</h2>"
         f'<section id="now-{name}" data-live="now">{table(["", ""], facts)}{rollout_panel(document)}</section>'

@@ -1,15 +1,12 @@
-"""A rollout under way as HTML: plan, evidence curve, what was said, and the forms that order it. Pure."""
+"""A rollout as HTML: plan, evidence, what was said, and the forms that order one that is under way. Pure."""
 
-from collections.abc import Iterable, Sequence
 from html import escape
-from math import log10
-from typing import Any
 
 from clearway.contracts.release_document import Phase, ReleaseDocument
 from clearway.contracts.rollout import OrderKind, Rollout
+from clearway_airflow.ui.evidence_view import evidence_panel
 from clearway_airflow.ui.pieces import code, table, time, verdict
 
-WIDTH, HEIGHT, MARGIN = 640, 130, 34
 _SAYS = {
     OrderKind.PROMOTE: "Promote now, without the evidence that is missing",
     OrderKind.ABORT: "Give the traffic back",
@@ -23,22 +20,38 @@ def rollout_panel(document: ReleaseDocument) -> str:
     rollout = document.rollout
     if rollout is None or document.release_id is None:
         return ""
-    shares = " → ".join(
-        f"<b>{step.label}</b>" if i == rollout.index else step.label for i, step in enumerate(rollout.plan)
-    )
     facts = [
         ["strategy", code(rollout.strategy)],
-        ["plan", shares],
+        ["plan", plan_line(rollout)],
         ["waits for", escape(rollout.waits_for) or '<span class="quiet">nothing, it goes on</span>'],
     ]
     if rollout.order:
         facts.append(["ordered", escape(f"{rollout.order.kind.value} by {rollout.order.by}, not yet followed")])
+    return f"<h3>Rollout</h3>{table(['', ''], facts)}{evidence_panel(rollout)}{said_panel(rollout)}"
+
+
+def said_panel(rollout: Rollout) -> str:
+    """What looks and people said, newest first; "" if nothing was."""
     trail = [
-        [time(r.at_s), f"{r.weight_pct:g} %", verdict(r.verdict.value if r.verdict else "order"), escape(r.reason)]
+        [
+            time(r.at_s),
+            f"{r.weight_pct:g}\u00a0%",
+            f"{r.num_requests:,}" if r.num_requests else "",
+            verdict(r.verdict.value if r.verdict else "order"),
+            escape(r.reason),
+        ]
         for r in reversed(rollout.trail)
     ]
-    said = table(["when (UTC)", "share", "verdict", "why"], trail) if trail else ""
-    return f"<h3>Rollout</h3>{table(['', ''], facts)}{_curves(rollout)}{said}"
+    if not trail:
+        return ""
+    return "<h3>Verdicts</h3>" + table(["when (UTC)", "share", "requests", "verdict", "why"], trail)
+
+
+def plan_line(rollout: Rollout) -> str:
+    """The steps, the one that was reached in bold."""
+    return " → ".join(
+        f"<b>{step.label}</b>" if i == rollout.index else step.label for i, step in enumerate(rollout.plan)
+    )
 
 
 def order_forms(document: ReleaseDocument, *, base: str) -> str:
@@ -63,50 +76,3 @@ def order_forms(document: ReleaseDocument, *, base: str) -> str:
         f"<button>{escape(kind.value.capitalize())}</button></form></details>"
         for kind in kinds
     )
-
-
-def split_evidence(rollout: Rollout) -> dict[str, Any]:
-    """What the judge of shares has stored, or nothing: the one place that knows where it lies."""
-    return dict(rollout.evidence.get("split", {}))
-
-
-def _curves(rollout: Rollout) -> str:
-    rules = rollout.rules.get("split", {})
-    points = list(split_evidence(rollout).get("curve", ()))
-    if len(points) < 2:  # noqa: PLR2004 - a line needs two
-        return ""
-    times = [p["at_s"] for p in points]
-    harm = [log10(max(p["harm_e"], 1e-6)) for p in points]
-    alpha = float(rules.get("alpha", 0.01))
-    num_decisive = sum(m["is_decisive"] for m in rules.get("metrics", ())) or 1
-    bound = log10(num_decisive / alpha)
-    drawn = _chart("evidence of harm, 10^y; dashed: taken back", times, [(harm, "line")], bounds=(bound,))
-    seen = [p for p in points if p["estimate"] is not None]
-    if len(seen) < 2:  # noqa: PLR2004
-        return drawn
-    band = [([p[name] for p in seen], kind) for name, kind in (("low", "edge"), ("estimate", "line"), ("high", "edge"))]
-    margin = float(rules["metrics"][0]["margin"])
-    title = f"difference in {rules['metrics'][0]['kind']} with its band; dashed: margin"
-    return drawn + _chart(title, [p["at_s"] for p in seen], band, bounds=(margin,))
-
-
-def _chart(
-    title: str, times: Sequence[float], lines: Iterable[tuple[Sequence[float], str]], *, bounds: Sequence[float]
-) -> str:
-    lines = list(lines)
-    values = [v for line, _ in lines for v in line] + [*bounds, 0.0]
-    low, high = min(values), max(values)
-    span_s, span = (times[-1] - times[0]) or 1.0, (high - low) or 1.0
-
-    def at(when: float, value: float) -> str:
-        x = MARGIN + (WIDTH - MARGIN) * (when - times[0]) / span_s
-        return f"{x:.1f},{HEIGHT * (1 - (value - low) / span):.1f}"
-
-    drawn = "".join(
-        f'<polyline class="{kind}" points="{" ".join(at(t, v) for t, v in zip(times, line, strict=True))}"/>'
-        for line, kind in lines
-    )
-    drawn += "".join(f'<polyline class="bound" points="{at(times[0], b)} {at(times[-1], b)}"/>' for b in bounds)
-    labels = f'<text x="0" y="10">{high:.3g}</text><text x="0" y="{HEIGHT}">{low:.3g}</text>'
-    box = f'viewBox="0 -6 {WIDTH} {HEIGHT + 12}" width="{WIDTH}" role="img" aria-label="{escape(title)}"'
-    return f"<figure><figcaption>{escape(title)}</figcaption><svg {box}>{labels}{drawn}</svg></figure>"
