@@ -148,6 +148,7 @@ def variables_of(env: Environment) -> dict[str, str]:
         "CLEARWAY__STORAGE__ROOT": env.store_root,
         "CLEARWAY__ENDPOINT__URL": env.endpoint.url,
         "OMP_NUM_THREADS": "1",
+        **{f"CLEARWAY__SERVING__{k.upper()}": str(v) for k, v in env.serving.model_dump(exclude_defaults=True).items()},
     }
 
 

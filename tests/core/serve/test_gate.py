@@ -1,14 +1,11 @@
 """Tokens, budgets, the admin port and CORS, before the real app."""
 
-import base64
-import json
 import time
 from itertools import count
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from clearway.contracts.errors import ConfigError
 from clearway.infra.environment import Environment
@@ -17,17 +14,9 @@ from clearway.serve.process import guarded, make_server
 from clearway.serve.refusal import Refusal
 from clearway.serve.tokens import Key, Verifier, read_keys
 from serving_kit import JSON_HEADERS, PRODUCT, call
+from tokens_kit import EC_SIGNER, RSA_SIGNER, SIGNER, pem
 
-SIGNER = ed25519.Ed25519PrivateKey.generate()
-RSA_SIGNER = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-EC_SIGNER = ec.generate_private_key(ec.SECP256R1())
-STRANGER = ed25519.Ed25519PrivateKey.generate()
 _numbers = count()
-
-
-def pem(private):
-    kinds = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    return private.public_key().public_bytes(*kinds)
 
 
 def token(signer=SIGNER, *, algorithm="EdDSA", headers=None, without=(), audience="clearway-callers", **claims):
@@ -35,11 +24,6 @@ def token(signer=SIGNER, *, algorithm="EdDSA", headers=None, without=(), audienc
     base = {"sub": "ann", "iat": now, "exp": now + 600, "aud": audience, "iss": "clearway", "jti": f"n{next(_numbers)}"}
     payload = {name: value for name, value in (base | claims).items() if name not in without}
     return jwt.encode(payload, signer, algorithm=algorithm, headers=headers)
-
-
-def raw_token(header, payload, signature=b""):
-    parts = (json.dumps(header).encode(), json.dumps(payload).encode(), signature)
-    return ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts)
 
 
 @pytest.fixture
@@ -75,47 +59,8 @@ def test_without_settings_nothing_stands_before_the_app(make_app):
     assert not isinstance(app, Gate)
 
 
-NOW = time.time()
 # No model is loaded: whoever gets past the gate is told so by 503.
 PASSED = 503
-BAD_TOKENS = {
-    "none": None,
-    "empty": "",
-    "noise": "a.b.c",
-    "alg none": raw_token(
-        {"alg": "none"}, {"sub": "a", "iat": NOW, "exp": NOW + 60, "aud": "clearway-callers", "iss": "clearway"}
-    ),
-    "key as secret": raw_token({"alg": "HS256"}, {"sub": "a", "iat": NOW, "exp": NOW + 60}, b"x" * 32),
-    "stranger": token(STRANGER),
-    "other algorithm": token(RSA_SIGNER, algorithm="RS256"),
-    "other audience": token(audience="clearway-admin"),
-    "audience list": token(audience=["clearway-callers", "clearway-admin"]),
-    "other issuer": token(iss="x"),
-    "expired": token(iat=NOW - 700, exp=NOW - 60),
-    "future": token(iat=NOW + 300, exp=NOW + 600),
-    "not yet": token(nbf=NOW + 300),
-    "too long": token(exp=NOW + 4000),
-    "forever": token(exp=10**30),
-    "text exp": token(exp="9" * 10),
-    "infinite": token(exp=float("inf")),
-    "no number": token(exp=float("nan")),
-    "bool times": token(iat=True, exp=True),
-    "unknown crit": token(headers={"crit": ["x"], "x": 1}),
-    "empty subject": token(sub=""),
-    "number subject": token(sub=7),
-    "long subject": token(sub="x" * 201),
-    "huge": token(pad="x" * 9000),
-    **{f"no {name}": token(without=(name,)) for name in ("exp", "iat", "sub", "aud", "iss")},
-}
-
-
-@pytest.mark.parametrize("name", BAD_TOKENS)
-def test_a_caller_with_a_bad_token_is_401(make_app, name):
-    app = make_app(callers="jwt")
-    for path in ("/invocations", "/outcomes", f"/v2/models/{PRODUCT}/infer", "/nothing"):
-        answer = ask(app, path, BAD_TOKENS[name])
-        assert (answer.status, answer.headers["www-authenticate"]) == (401, "Bearer")
-    assert ask(app, bearer=token()).status == PASSED
 
 
 @pytest.mark.parametrize(
