@@ -159,8 +159,8 @@ def _claims(audience: str) -> dict[str, str]:
     now, other = time.time(), ADMINS if audience == CALLERS else CALLERS
     changes: dict[str, dict[str, Any]] = {
         "expired": {"iat": now - 700, "exp": now - 60},
-        "from the future": {"iat": now + 300, "exp": now + 600},
-        "not yet": {"nbf": now + 300},
+        "from the future": {"iat": now + 30_000, "exp": now + 30_300},
+        "not yet": {"nbf": now + 30_000},
         "nbf text": {"nbf": "now"},
         "nbf true": {"nbf": True},
         "too long": {"exp": now + 4_000},
