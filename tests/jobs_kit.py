@@ -1,15 +1,23 @@
 """A stage in ten lines, run as a real child process, and a person's patience."""
 
 import json
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from clearway.infra.clock import SystemClock
+from clearway.infra.environment import Environment, project_root
 from clearway.infra.jobs import JobRunner, JobSpec
 from clearway.infra.jobs import local as local_jobs
-from clearway.infra.jobs.processes import end_processes
+from clearway.infra.jobs.local import jobs_folder
+from clearway.infra.jobs.processes import child_variables, end_processes
+from clearway.infra.jobs.start import is_listening
 from clearway.infra.jobs.wait import wait_for
+from clearway.infra.jobs.warm_worker import placeholder
 
 # It obeys its inputs, counts its starts, and writes its result as the real stages do.
 STAGE = """
@@ -62,6 +70,31 @@ def finish(jobs: JobRunner, job_id: str, lines: list[str] | None = None) -> str:
     """The result of a job that may end now."""
     log = lines.append if lines is not None else lambda _: None
     return wait_for(jobs, job_id, clock=SystemClock(), poll_s=0.01, max_seconds=20, on_log=log)
+
+
+@contextmanager
+def warm_worker(env: Environment, *libraries: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """A real warm worker for the jobs of `env`, ready; killed at the end if it still lives."""
+    folder = jobs_folder(env)
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "clearway.infra.jobs.warm_worker", str(folder), *libraries]
+    variables = child_variables(env, placeholder())
+    # The only variable that differs between a fixture and the test that uses it.
+    variables["PYTEST_CURRENT_TEST"] = os.environ.get("PYTEST_CURRENT_TEST", "").replace("(setup)", "(call)")
+    with (folder / "warm.log").open("ab") as log:
+        child = subprocess.Popen(command, env=variables, cwd=project_root(), stdout=log, stderr=log)
+    try:
+        wait_until(lambda: child.poll() is not None or is_listening(folder), seconds=120)
+        assert child.poll() is None, (folder / "warm.log").read_text()
+        yield child
+    finally:
+        child.kill()
+        child.wait(10)
+
+
+def why_cold(tmp_path: Path, job_id: str) -> str:
+    """Why a job was started as a new interpreter; empty for a fork."""
+    return str(json.loads((folder_of(tmp_path, job_id) / "job.json").read_text())["why_cold"])
 
 
 def end_all(home: Path) -> None:

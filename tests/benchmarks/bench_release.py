@@ -10,22 +10,27 @@
 | serve one week               | `mlflow models serve`, server start included        | its server, start included, log |
 | monitor one week             | Evidently on full frames                            | the whole stage, page included  |
 | 13 Airflow tasks             | default settings (airflow_chain.py)                 | the launcher's settings         |
-| ingest, tune, train, evaluate| the same code; the last three measured once, counted in both                          |
+| ingest, tune, train, evaluate| the same code, a process each                       | the same code, a forked job each|
+| start of the warm worker     | none                                                | imports all libraries once      |
 
 A part is one or more processes; its cost is the CPU seconds of the whole tree (trust these) and wall seconds (trust
-them on an idle machine). Processes are started directly, not through a job runner; what Airflow adds is the last part.
-The arms take turns, part by part. What is compared: verdicts of ingest, preprocess and validate, the digest of the
-dataset, and the score of every row of the week. As the features are the same bytes, training and judging them with the
-same code is the same release decision in both. Whether the week drifts is compared and reported on its own: the arms
+them on an idle machine). The stock arm starts each as its own process, as an operator would. Clearway's stages are jobs
+of its job runner, forked by the warm worker that its launcher keeps (infra/jobs/warm_worker.py). The CPU seconds of
+starting that worker are a part; its wall seconds are printed but not added: it starts with the stack, as Airflow does.
+What Airflow adds is the last part. MLflow's database is made before, in both.
+The arms take turns, part by part. What is compared: verdicts of ingest, preprocess and validate, the digests of dataset
+and model, and the score of every row of the week. Whether the week drifts is compared and reported on its own: the arms
 apply different rules. JSON on stdout, a table on stderr; exit code 1 if the arms do not decide the same.
 """
 
 import argparse
 import json
 import os
+import shutil
+import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -35,13 +40,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from airflow_chain import chain_cost
-from costs import Cost, measured, server
+from costs import Cost, measured, measured_job, server, warm_worker
 
 from clearway import release as loop
 from clearway.contracts.codec import to_jsonable
 from clearway.infra.clock import parse_instant
 from clearway.infra.datasets import feature_uris, open_dataset
 from clearway.infra.environment import Environment, project_root
+from clearway.infra.jobs import JobSpec
 from clearway.infra.layout import Layout
 from clearway.infra.storage import open_storage
 from clearway.launch.process import adopt_orphans
@@ -55,8 +61,11 @@ NUM_TASKS = 13  # nine of a release, four of a week
 SCORE_TOLERANCE = 1e-5
 STOCK, OURS = "stock", "clearway"
 STOCK_STACK = (sys.executable, str(Path(__file__).with_name("stock_stack.py")))
-ONCE = ("release tune", "release train", "release evaluate")
-SAME_CODE = {*ONCE, "release ingest", "week ingest"}
+# The stock arm takes the data of Clearway's for these, as its own validation writes no receipt.
+SAME_MODEL = ("tune", "train", "evaluate")
+SAME_CODE = {*(f"release {stage}" for stage in SAME_MODEL), "release ingest", "week ingest"}
+WORKER_START = "start of the warm worker"
+MAKE_MLFLOW = "import sys, mlflow; mlflow.MlflowClient(sys.argv[1]).search_experiments()"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +75,7 @@ class Arm:
     Args:
         costs: part → cost of each round; shared by the rounds.
         settings: environment variables of its processes.
+        worker_pid: the warm worker that forks its stages; 0: each is a process of its own.
         outputs: (part and stage) → Outputs of this round.
     """
 
@@ -73,6 +83,7 @@ class Arm:
     home: Path
     costs: dict[str, list[Cost]]
     settings: dict[str, str]
+    worker_pid: int = 0
     outputs: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -87,17 +98,25 @@ class Arm:
         self.costs.setdefault(part, []).append(cost)
 
     def walk(self, request: loop.Request, *stages: str, part: str) -> None:
-        """Run stages as a process each; on the stock arm with a stock Spark session."""
+        """Run stages as a job each; on the stock arm as a process each, Spark stages with a stock session."""
         chain = loop.BATCH if part == "week" else loop.RELEASE
         for stage in stages:
             step = loop.step_of(chain, stage)
             inputs = step.build(request, *(self.outputs[f"{part} {name}"] for name in step.needs))
-            given, result = (self.home / f"{part}-{stage}.{end}.json" for end in ("in", "out"))
-            given.write_text(json.dumps(to_jsonable(inputs)), encoding="utf-8")
-            kind = (sys.executable, "-m", "clearway") if self.name == OURS else (*STOCK_STACK, "stage")
-            words = (stage, "--inputs-file", str(given), "--outputs-file", str(result))
-            self.measure(f"{part} {stage}", *kind, *words)
-            self.outputs[f"{part} {stage}"] = loop.parse_outputs(stage, result.read_text(encoding="utf-8"))
+            text = self._run(f"{part} {stage}", stage, json.dumps(to_jsonable(inputs)))
+            self.outputs[f"{part} {stage}"] = loop.parse_outputs(stage, text)
+
+    def _run(self, part: str, stage: str, inputs: str) -> str:
+        if self.worker_pid:
+            spec = JobSpec(stage=stage, inputs_json=inputs, key=part.replace(" ", "-"))
+            cost, text = measured_job(self.env, spec, worker_pid=self.worker_pid)
+            self.book(part, cost)
+            return text
+        given, result = (self.home / f"{part}.{end}.json" for end in ("in", "out"))
+        given.write_text(inputs, encoding="utf-8")
+        kind = (sys.executable, "-m", "clearway") if stage in SAME_MODEL else (*STOCK_STACK, "stage")
+        self.measure(part, *kind, stage, "--inputs-file", str(given), "--outputs-file", str(result))
+        return result.read_text(encoding="utf-8")
 
 
 def new_arm(name: str, folder: Path, costs: dict[str, list[Cost]]) -> Arm:
@@ -115,9 +134,13 @@ def release(ours: Arm, stock: Arm, request: loop.Request) -> None:
         arm.walk(request, "preprocess", part="release")
     stock.measure("release validate", *STOCK_STACK, "validate", str(write_task(stock, "release")), str(stock.home))
     ours.walk(request, "validate", part="release")
-    ours.walk(request, "tune", "train", "evaluate", part="release")
-    for part in ONCE:
-        stock.book(part, ours.costs[part][-1])
+    twin = replace(stock, home=stock.home / "twin", settings={"CLEARWAY__HOME": str(stock.home / "twin")})
+    shutil.copytree(ours.home, twin.home, ignore=shutil.ignore_patterns("jobs"))
+    known = {name: ours.outputs[name] for name in ("release preprocess", "release validate")}
+    twin = replace(twin, outputs=stock.outputs | known)
+    for arm in (twin, ours):
+        arm.walk(request, *SAME_MODEL, part="release")
+    stock.outputs["release train"] = twin.outputs["release train"]
 
 
 def write_task(stock: Arm, current: str) -> Path:
@@ -197,11 +220,13 @@ def decisions(ours: Arm, stock: Arm, week: loop.Request) -> dict[str, Any]:
     share = summary["drift"]["share_over"]
     drift = {OURS: {"drifted_share": round(share, 3), "has_drifted": share > limit}}
     drift[STOCK] = json.loads((stock.home / "drift.json").read_text(encoding="utf-8"))
+    models = [a.outputs["release train"].model.digest for a in (ours, stock)]
     num_rows, gap = compare_scores(ours, stock, week)
     return {
         "verdicts": verdicts,
         "num_expectations": {STOCK: gx["num_expectations"]},
         "has_same_dataset": digests[OURS] == digests[STOCK],
+        "has_same_model": models[0] == models[1],
         "evaluate": ours.outputs["release evaluate"].verdict.value,
         "deploy": ours.outputs["release deploy"].verdict.value,
         "num_rows_scored": num_rows,
@@ -209,6 +234,7 @@ def decisions(ours: Arm, stock: Arm, week: loop.Request) -> dict[str, Any]:
         "drift": drift,
         "is_same_decision": verdicts[OURS] == verdicts[STOCK]
         and digests[OURS] == digests[STOCK]
+        and models[0] == models[1]
         and gap <= SCORE_TOLERANCE,
         "is_same_drift_decision": drift[OURS]["has_drifted"] == drift[STOCK]["has_drifted"],
     }
@@ -233,15 +259,27 @@ def one_round(folder: Path, costs: dict[str, dict[str, list[Cost]]], *, with_air
     ours, stock = (new_arm(name, folder, costs[name]) for name in (OURS, STOCK))
     request = loop.release_request(spec, "bench", as_of=spec.release.first_end)
     week = loop.batch_request(spec, "bench-week", start=parse_instant(WEEK))
-    release(ours, stock, request)
-    our_week(ours, request, week)
+    make_mlflow(ours)
+    with warm_worker(ours.env, log=ours.home / "warm.log", settings=ours.settings) as (pid, cost):
+        ours = replace(ours, worker_pid=pid)
+        ours.book(WORKER_START, Cost(cost.cpu_s, 0.0))
+        stock.book(WORKER_START, Cost(0.0, 0.0))
+        release(ours, stock, request)
+        our_week(ours, request, week)
     stock_week(stock, ours, week)
     if with_airflow:
         for arm in (stock, ours):
             is_stock = arm is stock
             cost = chain_cost(folder / f"airflow-{arm.name}", num_tasks=NUM_TASKS, is_stock=is_stock)
             arm.book(f"{NUM_TASKS} Airflow tasks", cost)
-    return decisions(ours, stock, week)
+    return {"warm_worker_start_wall_s": round(cost.wall_s, 1), **decisions(ours, stock, week)}
+
+
+def make_mlflow(arm: Arm) -> None:
+    """The database that a running MLflow has."""
+    (arm.home / "mlflow").mkdir()
+    command = (sys.executable, "-c", MAKE_MLFLOW, arm.env.tracking_uri)
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
 
 
 def table_of(costs: dict[str, dict[str, list[Cost]]]) -> list[dict[str, Any]]:
@@ -258,7 +296,7 @@ def table_of(costs: dict[str, dict[str, list[Cost]]]) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"part": part}
         for i, unit in enumerate(("cpu_s", "wall_s")):
             row |= {f"{arm}_{unit}": round(arms[arm][i], 2) for arm in (STOCK, OURS)}
-            row[f"{unit}_ratio"] = round(arms[STOCK][i] / arms[OURS][i], 2)
+            row[f"{unit}_ratio"] = round(arms[STOCK][i] / arms[OURS][i], 2) if arms[OURS][i] else 0.0
         rows.append(row)
     return rows
 
@@ -266,9 +304,9 @@ def table_of(costs: dict[str, dict[str, list[Cost]]]) -> list[dict[str, Any]]:
 def show(rows: list[dict[str, Any]]) -> None:
     """The table for people, on stderr."""
     names = [name for name in rows[0] if name != "part"]
-    sys.stderr.write(f"{'':<20}" + "".join(f"{name:>17}" for name in names) + "\n")
+    sys.stderr.write(f"{'':<26}" + "".join(f"{name:>17}" for name in names) + "\n")
     for row in rows:
-        sys.stderr.write(f"{row['part']:<20}" + "".join(f"{row[name]:>17.2f}" for name in names) + "\n")
+        sys.stderr.write(f"{row['part']:<26}" + "".join(f"{row[name]:>17.2f}" for name in names) + "\n")
 
 
 def main() -> int:

@@ -4,10 +4,12 @@ The process that measures is the reaper of its descendants, so that a JVM which 
 waited for and counted. Call `process.adopt_orphans` (clearway.launch) first.
 """
 
+import json
 import os
 import resource
 import signal
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -18,7 +20,10 @@ from typing import NamedTuple
 
 import psutil
 
-from clearway.infra.environment import project_root
+from clearway.infra.environment import Environment, project_root
+from clearway.infra.jobs import JobSpec, JobState
+from clearway.infra.jobs.local import LocalJobs, jobs_folder
+from clearway.infra.jobs.start import is_listening
 
 STEP_TIMEOUT_S = 1800
 START_TIMEOUT_S = 180
@@ -68,6 +73,39 @@ def tree_cpu_s(pids: Sequence[int]) -> float:
         except psutil.NoSuchProcess:  # ended since it was listed; its parent has its seconds by the next look
             continue
     return found
+
+
+@contextmanager
+def warm_worker(env: Environment, *, log: Path, settings: Mapping[str, str]) -> Iterator[tuple[int, Cost]]:
+    """A warm worker of this environment's jobs; its pid, and what it cost until it was ready."""
+    begin, command = time.monotonic(), (sys.executable, "-m", "clearway", "warm-worker")
+    with log.open("ab") as file:
+        child = subprocess.Popen(command, env=os.environ | dict(settings), cwd=project_root(), stdout=file, stderr=file)
+    try:
+        while not is_listening(jobs_folder(env)):
+            if child.poll() is not None:
+                raise RuntimeError(f"the warm worker ended with {child.returncode}, see {log}")
+            time.sleep(0.05)
+        yield child.pid, Cost(tree_cpu_s([child.pid]), time.monotonic() - begin)
+    finally:
+        child.kill()
+        child.wait()
+
+
+def measured_job(env: Environment, spec: JobSpec, *, worker_pid: int) -> tuple[Cost, str]:
+    """Cost of one forked job, submitting and watching it included; JSON of its Outputs. Raises: RuntimeError."""
+    jobs, begin = LocalJobs(env), time.monotonic()
+    before, own = tree_cpu_s([worker_pid]), time.process_time()
+    job_id = jobs.submit(spec)
+    while jobs.state(job_id) is JobState.RUNNING:
+        time.sleep(0.02)
+    wall_s = time.monotonic() - begin
+    record = json.loads((jobs_folder(env) / job_id.replace(".", "/") / "job.json").read_text(encoding="utf-8"))
+    if record["why_cold"]:
+        raise RuntimeError(f"job {job_id} was not forked: {record['why_cold']}")
+    while psutil.Process(worker_pid).children():  # its seconds are the worker's once it is reaped
+        time.sleep(0.01)
+    return Cost(tree_cpu_s([worker_pid]) - before + time.process_time() - own, wall_s), jobs.result(job_id)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,27 @@ import pytest
 from clearway.contracts.errors import DataError, JobFailed
 from clearway.infra.environment import Environment
 from clearway.infra.jobs import JobRunner, JobState
-from clearway.infra.jobs.local import LocalJobs
+from clearway.infra.jobs.local import LocalJobs, jobs_folder
 from clearway.infra.jobs.processes import processes_of
-from jobs_kit import STAGE, end_all, finish, folder_of, spec_of, starts, wait_until
+from jobs_kit import STAGE, end_all, finish, folder_of, spec_of, starts, wait_until, warm_worker
 
-RUNNERS: dict[str, Callable[[Environment, Path], JobRunner]] = {
-    "local": lambda env, script: LocalJobs(env, command=(sys.executable, str(script))),
+
+@contextmanager
+def local(env: Environment, script: Path) -> Iterator[JobRunner]:
+    yield LocalJobs(env, command=(sys.executable, str(script)))
+
+
+@contextmanager
+def local_beside_a_warm_worker(env: Environment, script: Path) -> Iterator[JobRunner]:
+    with warm_worker(env), local(env, script) as found:
+        yield found
+        records = [json.loads(file.read_text()) for file in jobs_folder(env).glob("*/0*/job.json")]
+        assert {r["why_cold"] for r in records} <= {""}
+
+
+RUNNERS: dict[str, Callable[[Environment, Path], AbstractContextManager[JobRunner]]] = {
+    "local": local,
+    "local-warm": local_beside_a_warm_worker,
 }
 
 
@@ -25,9 +41,9 @@ RUNNERS: dict[str, Callable[[Environment, Path], JobRunner]] = {
 def runner(request: pytest.FixtureRequest, env: Environment, tmp_path: Path) -> Iterator[JobRunner]:
     script = tmp_path / "stage.py"
     script.write_text(STAGE)
-    found = RUNNERS[request.param](env, script)
-    yield found
-    end_all(env.home)
+    with RUNNERS[request.param](env, script) as found:
+        yield found
+        end_all(env.home)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from clearway.launch.ports import LOOPBACK, Ports
 
 AIRFLOW_PARTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 # First those that start work; tasks still need the API server to report; the endpoint serves to the last.
-STOP_ORDER = ("callers", "scheduler", "triggerer", "dag-processor", "api-server", "mlflow", "endpoint")
+STOP_ORDER = ("callers", "warm-worker", "scheduler", "triggerer", "dag-processor", "api-server", "mlflow", "endpoint")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,12 +18,14 @@ class Component:
 
     Args:
         needs_database: start only after Airflow's database is migrated.
+        is_needed: the stack is healthy without it, starts it last, and goes on if it stays dead.
         stop_signal: what makes it leave in good order; api servers drain on SIGTERM, Airflow's jobs end on SIGINT.
     """
 
     name: str
     command: tuple[str, ...]
     needs_database: bool = False
+    is_needed: bool = True
     stop_signal: signal.Signals = signal.SIGTERM
 
 
@@ -58,6 +60,7 @@ def components(*, ports: Ports, paths: StackPaths, product: str) -> tuple[Compon
             needs_database=True,
             stop_signal=signal.SIGINT,
         ),
+        Component(name="warm-worker", command=(*python, "clearway", "warm-worker"), is_needed=False),
     )
 
 

@@ -1,11 +1,14 @@
 """Ask the components how they are."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
 
 from clearway.infra.clock import parse_instant
+from clearway.infra.jobs.local import JOBS
+from clearway.infra.jobs.start import is_listening
 from clearway.launch.components import AIRFLOW_PARTS
 from clearway.launch.ports import LOOPBACK, Ports
 from clearway.launch.state import Health
@@ -23,13 +26,14 @@ class Reading:
     detail: str = ""
 
 
-def read_health(client: httpx.Client, *, ports: Ports, started_s: dict[str, float]) -> dict[str, Reading]:
+def read_health(client: httpx.Client, *, ports: Ports, home: Path, started_s: dict[str, float]) -> dict[str, Reading]:
     """Health by component. `started_s`: start of each process (Unix); older heartbeats belong to a predecessor."""
     answer = _get_json(client, f"http://{LOOPBACK}:{ports.airflow}/api/v2/monitor/health")
     readings = airflow_readings(answer, started_s=started_s)
     readings["mlflow"] = _mlflow(client, ports.mlflow)
     readings["endpoint"] = _endpoint(client, ports.endpoint)
     readings["callers"] = Reading(health=Health.HEALTHY, detail="ask while a canary runs")  # the process lives: enough
+    readings["warm-worker"] = _warm_worker(home)
     return readings
 
 
@@ -48,6 +52,12 @@ def airflow_readings(answer: dict[str, Any] | None, *, started_s: dict[str, floa
         else:
             readings[name] = Reading(health=Health.STARTING, detail="no heartbeat yet" if not is_fresh else "")
     return readings
+
+
+def _warm_worker(home: Path) -> Reading:
+    if is_listening(home / JOBS):
+        return Reading(health=Health.HEALTHY, detail="jobs are forked")
+    return Reading(health=Health.STARTING, detail="loads libraries; jobs start without it")
 
 
 def _mlflow(client: httpx.Client, port: int) -> Reading:

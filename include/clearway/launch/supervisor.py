@@ -114,7 +114,7 @@ class Supervisor:
         else:
             self._start_waiting(database=True)
             self._probe(client)
-        given_up = [c for c in self._children if c.reading.health is Health.STOPPED]
+        given_up = [c for c in self._children if c.component.is_needed and c.reading.health is Health.STOPPED]
         self._sample_memory()
         process.reap_orphans({c.popen.pid for c in self._children if c.popen} | self._migration_pid())
         self._publish(client)
@@ -143,6 +143,8 @@ class Supervisor:
     def _start_waiting(self, *, database: bool) -> None:
         for child in self._children:
             if child.is_alive or (child.component.needs_database and not database):
+                continue
+            if not child.component.is_needed and self._state.phase is not Phase.READY:
                 continue
             if child.popen is not None and child.reading.health is not Health.WAITING:
                 self._bury(child)
@@ -177,7 +179,9 @@ class Supervisor:
             return
         is_ready = self._state.phase is Phase.READY
         started_s = {c.component.name: c.created_s for c in self._children}
-        for name, reading in read_health(client, ports=self._state.ports, started_s=started_s).items():
+        for name, reading in read_health(
+            client, ports=self._state.ports, home=self._paths.home, started_s=started_s
+        ).items():
             child = next(c for c in self._children if c.component.name == name)
             if child.is_alive:
                 was_healthy = child.reading.health in (Health.HEALTHY, Health.UNHEALTHY)
@@ -196,7 +200,7 @@ class Supervisor:
     def _publish(self, client: httpx.Client) -> None:
         before = self._state
         state = replace(before, components=tuple(c.state() for c in self._children))
-        is_healthy = all(c.reading.health is Health.HEALTHY for c in self._children)
+        is_healthy = all(c.reading.health is Health.HEALTHY for c in self._children if c.component.is_needed)
         if state.phase is Phase.STARTING and is_healthy and self._settings.apply(client, state.airflow_url):
             state = replace(state, phase=Phase.READY, ready_after_s=round(monotonic() - self._begin_s, 1))
         self._write(state)
@@ -212,7 +216,7 @@ class Supervisor:
         if self._migration is not None:
             process.kill_group(self._migration.pid)
         # Two waves: whoever starts work first, whoever answers requests after.
-        for wave in (STOP_ORDER[:3], STOP_ORDER[3:]):
+        for wave in (STOP_ORDER[:4], STOP_ORDER[4:]):
             alive = [by_name[n] for n in wave if by_name[n].popen is not None]
             for child in alive:
                 if child.is_alive and child.popen is not None:

@@ -6,6 +6,7 @@ Three things are kept as they are reached, each found again by a rerun: checkpoi
 import json
 import logging
 import sys
+from pathlib import Path
 from typing import TypeVar
 
 from clearway.contracts.codec import from_jsonable, to_jsonable
@@ -51,12 +52,18 @@ def run(inputs: Inputs, *, product: LoadedProduct, env: Environment) -> Outputs:
 
 
 def _produce(inputs: Inputs, product: LoadedProduct, env: Environment, storage: Storage, folder: str) -> Trained:
-    can_fork = "torch" not in sys.modules  # asked before the next line loads it
+    is_safe = can_fork()  # asked before the next line loads torch
     from clearway.train.produce import produce  # noqa: PLC0415 - torch, onnx
 
     return produce(
-        inputs, product=product, env=env, storage=storage, folder=folder, clock=SystemClock(), can_fork=can_fork
+        inputs, product=product, env=env, storage=storage, folder=folder, clock=SystemClock(), can_fork=is_safe
     )
+
+
+def can_fork() -> bool:
+    """Whether torch has computed nothing in this process: it is not loaded, or nothing here has a second thread yet."""
+    tasks = Path("/proc/self/task")
+    return "torch" not in sys.modules or (tasks.exists() and len(list(tasks.iterdir())) == 1)
 
 
 def _request_digest(inputs: Inputs, product: LoadedProduct) -> str:

@@ -1,5 +1,6 @@
 """Airflow's health document, read with suspicion: a heartbeat of a predecessor is no health."""
 
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -55,20 +56,20 @@ def test_a_broken_database_makes_the_api_server_unhealthy() -> None:
     [(200, Health.HEALTHY, "serving"), (503, Health.HEALTHY, "no model yet"), (404, Health.STARTING, "")],
     ids=["serving", "empty", "someone-else"],
 )
-def test_an_endpoint_without_a_model_is_alive(ping: int, health: Health, detail: str) -> None:
+def test_an_endpoint_without_a_model_is_alive(ping: int, health: Health, detail: str, tmp_path: Path) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         return httpx.Response(ping if request.url.path == "/ping" else 200, json=document())
 
     with httpx.Client(transport=httpx.MockTransport(answer)) as client:
-        found = read_health(client, ports=Ports(), started_s={})
+        found = read_health(client, ports=Ports(), home=tmp_path, started_s={})
     assert (found["endpoint"].health, found["endpoint"].detail) == (health, detail)
     assert found["mlflow"].health is Health.HEALTHY
 
 
-def test_nothing_listening_is_no_error() -> None:
+def test_nothing_listening_is_no_error(tmp_path: Path) -> None:
     def refuse(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("refused", request=request)
 
     with httpx.Client(transport=httpx.MockTransport(refuse)) as client:
-        found = read_health(client, ports=Ports(), started_s={})
+        found = read_health(client, ports=Ports(), home=tmp_path, started_s={})
     assert {r.health for name, r in found.items() if name != "callers"} == {Health.STARTING}  # callers listen nowhere

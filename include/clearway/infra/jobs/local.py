@@ -1,10 +1,10 @@
-"""Stage jobs as child processes of this machine.
+"""Stage jobs as processes of this machine; how one is started: start.py.
 
     <home>/jobs/<key>/            one job (the idempotency key)
         submit.lock               held while somebody decides whether to start an attempt
         0001/                     one attempt; a new one only after the last one ended without a result
             inputs.json           what the stage was asked
-            job.json              pid, start time, stage: for people and `status`
+            job.json              pid, stage, and why it is not a fork of the warm worker: for people
             alive.lock            held by the job itself, from its first instruction to its last
             log                   stdout and stderr
             watched               touched whenever somebody reads the log
@@ -31,7 +31,9 @@ from clearway.contracts.errors import ClearwayError, ConfigError, JobFailed
 from clearway.infra.environment import Environment
 from clearway.infra.jobs import JobSpec, JobState
 from clearway.infra.jobs.processes import child_variables, end_processes
+from clearway.infra.jobs.start import start_process
 
+JOBS = "jobs"
 INPUTS, OUTPUTS, ERROR, RECORD = "inputs.json", "outputs.json", "error.json", "job.json"
 LOG, WATCHED, ALIVE = "log", "watched", "alive.lock"
 # What every job runs; the stage's name follows.
@@ -44,13 +46,18 @@ LOG_TAIL_BYTES = 4_000
 _children: dict[Path, subprocess.Popen[bytes]] = {}
 
 
+def jobs_folder(env: Environment) -> Path:
+    """Where the jobs of this environment lie, and where a warm worker listens."""
+    return env.home.resolve() / JOBS
+
+
 class LocalJobs:
     """A JobRunner over `<home>/jobs`; any number of processes may use the same folder."""
 
     def __init__(self, env: Environment, *, command: tuple[str, ...] = CLEARWAY) -> None:
         self._env = env
         self._command = command
-        self._root = env.home.resolve() / "jobs"
+        self._root = jobs_folder(env)
 
     def submit(self, spec: JobSpec) -> str:
         """Start the job, or return the id of the attempt that runs or succeeded under the same key."""
@@ -137,18 +144,17 @@ class LocalJobs:
         (attempt / INPUTS).write_text(spec.inputs_json, encoding="utf-8")
         command = [*self._command, spec.stage, "--inputs-file", str(attempt / INPUTS)]
         command += ["--outputs-file", str(attempt / OUTPUTS)]
-        with (attempt / LOG).open("ab") as log, _locked(attempt / ALIVE) as handle:
-            child = subprocess.Popen(  # noqa: S603 - our own interpreter and module, arguments are paths we made
+        with (attempt / LOG).open("ab") as log, _locked(attempt / ALIVE) as lock:
+            started = start_process(
                 command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=child_variables(self._env, attempt),
-                start_new_session=True,
-                pass_fds=(handle,),
+                variables=child_variables(self._env, attempt),
+                log=log.fileno(),
+                lock=lock,
+                jobs_folder=self._root,
             )
-        _children[attempt] = child
-        record = {"pid": child.pid, "stage": spec.stage, "attempt": int(attempt.name)}
+        if started.child is not None:
+            _children[attempt] = started.child
+        record = {"pid": started.pid, "stage": spec.stage, "attempt": int(attempt.name), "why_cold": started.why_cold}
         (attempt / RECORD).write_text(json.dumps(record), encoding="utf-8")
 
     def _folder(self, job_id: str) -> Path:

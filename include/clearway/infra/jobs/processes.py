@@ -19,7 +19,7 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # Holds the attempt's folder, which no other installation on this machine shares; two may well share job ids.
 JOB_VARIABLE = "CLEARWAY_JOB"
 # A job needs nothing of its orchestrator; these may hold its secrets and tokens.
-_DROPPED_PREFIXES = ("AIRFLOW", "_AIRFLOW", PREFIX)
+_DROPPED_PREFIXES = ("AIRFLOW", "_AIRFLOW", "__AIRFLOW", PREFIX)
 # Libraries that phone home unless told not to.
 _SILENT = {"DO_NOT_TRACK": "1", "GX_ANALYTICS_ENABLED": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
