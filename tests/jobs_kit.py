@@ -1,7 +1,6 @@
 """A stage in ten lines, run as a real child process, and a person's patience."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -80,7 +79,7 @@ def warm_worker(env: Environment, *libraries: str) -> Iterator["subprocess.Popen
     command = [sys.executable, "-m", "clearway.infra.jobs.warm_worker", str(folder), *libraries]
     variables = child_variables(env, placeholder())
     # The only variable that differs between a fixture and the test that uses it.
-    variables["PYTEST_CURRENT_TEST"] = os.environ.get("PYTEST_CURRENT_TEST", "").replace("(setup)", "(call)")
+    variables |= {k: v.replace("(setup)", "(call)") for k, v in variables.items() if k == "PYTEST_CURRENT_TEST"}
     with (folder / "warm.log").open("ab") as log:
         child = subprocess.Popen(command, env=variables, cwd=project_root(), stdout=log, stderr=log)
     try:

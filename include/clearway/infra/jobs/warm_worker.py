@@ -69,11 +69,7 @@ def serve(folder: Path, libraries: tuple[str, ...]) -> NoReturn:
                 LOG.info("refused: %s", refusal)
                 _answer(line, {"refused": refusal})
             elif os.fork() == 0:
-                signal.set_wakeup_fd(-1)
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                for own in (listener, ended, ended_writer):
-                    own.close()
-                _be_a_job(line, wish, mark=mark, changed=changed)
+                _be_a_job(line, wish, mark=mark, changed=changed, not_its=(listener, ended, ended_writer))
 
 
 def why_not(wish: Mapping[str, Any], *, given: Mapping[str, str], installed: frozenset[tuple[str, int]]) -> str:
@@ -166,10 +162,21 @@ def _answer(line: socket.socket, reply: dict[str, Any]) -> None:
         return
 
 
-def _be_a_job(line: socket.socket, wish: dict[str, Any], *, mark: int, changed: Mapping[str, str]) -> NoReturn:
-    """In the fork: report, wait for GO, run, leave as an interpreter would."""
+def _be_a_job(
+    line: socket.socket,
+    wish: dict[str, Any],
+    *,
+    mark: int,
+    changed: Mapping[str, str],
+    not_its: tuple[socket.socket, ...],
+) -> NoReturn:
+    """In the fork: report, wait for GO, run, leave as an interpreter would. `not_its`: what only the worker uses."""
     code = 1
     try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for own in not_its:
+            own.close()
         os.setsid()
         _write_mark(mark, wish["variables"][JOB_VARIABLE])
         if _is_told_to_go(line):
