@@ -16,7 +16,7 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-import torch.distributed.tensor.parallel  # noqa: F401 - imported once here, not in every forked child
+import torch.distributed.tensor.parallel  # noqa: F401
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 

@@ -71,4 +71,4 @@ def _split_axes(tensor: Tensor) -> list[dist.ProcessGroup]:
         return []
     mesh = tensor.device_mesh  # type: ignore[attr-defined] # of a DTensor, whose import costs 0.6 s
     assert not any(placement.is_partial() for placement in placements), "gradients are reduced before their norm"
-    return [mesh.get_group(axis) for axis, placement in enumerate(placements) if placement.is_shard()]
+    return [mesh.get_group(axis) for axis, placement in enumerate(placements) if not placement.is_replicate()]

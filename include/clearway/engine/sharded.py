@@ -15,6 +15,9 @@ import logging
 import os
 import shutil
 import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -112,7 +115,8 @@ class ShardedKeeper:
 
     def _write_shards(self, folder: Path, staged: Any) -> None:
         writer = _Writer(folder, sync_files=True, overwrite=False)
-        save_shards(staged, storage_writer=writer, process_group=self._group, no_dist=self._world.size == 1)
+        with _alone_is_fine():
+            save_shards(staged, storage_writer=writer, process_group=self._group, no_dist=self._world.size == 1)
         fault("engine.before_digests")
 
     def _everyones_digests(self, folder: Path) -> dict[str, str]:
@@ -173,7 +177,9 @@ class ShardedKeeper:
         manifest = json.loads((folder / MANIFEST).read_bytes())
         check_world(self._keeping, saved=manifest["world_size"], now=self._world.size)
         reader = FileSystemReader(folder)
-        load_shards(dict(tensors), storage_reader=reader, process_group=self._group, no_dist=self._world.size == 1)
+        is_alone = self._world.size == 1
+        with _alone_is_fine():
+            load_shards(dict(tensors), storage_reader=reader, process_group=self._group, no_dist=is_alone)
         self._saved_step = manifest["step"]
         return State(
             step=manifest["step"],
@@ -198,6 +204,14 @@ class _Writer(FileSystemWriter):
         written = super().write_data(plan, planner)
         fault("engine.after_shard")
         return written
+
+
+@contextmanager
+def _alone_is_fine() -> Iterator[None]:
+    """torch warns of every save and load by a single process, which is what was asked for."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
 
 
 def _free_name(root: Path, step: int) -> str:

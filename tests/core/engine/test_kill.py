@@ -9,7 +9,7 @@ import pytest
 
 from engine_kill_kit import all_kills, kill_and_resume, undisturbed
 
-KILLS = random.Random(4).sample(all_kills(), 24)  # noqa: S311 - which ones to try
+KILLS = random.Random(4).sample(all_kills(), 24)  # noqa: S311 - which ones is no secret
 
 
 @pytest.fixture(scope="module")
