@@ -52,8 +52,7 @@ class FileKeeper:
 def save(folder: Path, state: State, *, job: str) -> Path:
     """Write durably, then forget all but the newest two."""
     head = {"job": job, "step": state.step, "world_size": state.world_size, "progress": state.progress}
-    tensors = {name: tensor.detach().cpu() for name, tensor in state.tensors.items()}
-    body = safetensors.torch.save(tensors, metadata={"head": json.dumps(head)})
+    body = safetensors.torch.save(_separate(state.tensors), metadata={"head": json.dumps(head)})
     path = folder / _NAME.format(step=state.step)
     temporary = path.with_suffix(".tmp")
     with temporary.open("wb") as file:
@@ -122,6 +121,16 @@ def fsync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _separate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """In host memory; what two names share (tied weights) twice, because the format wants it so."""
+    separate, seen = {}, set[int]()
+    for name, tensor in tensors.items():
+        own = tensor.detach().cpu()
+        separate[name] = own.clone() if own.data_ptr() in seen else own
+        seen.add(own.data_ptr())
+    return separate
 
 
 def _found(folder: Path) -> list[Path]:

@@ -25,12 +25,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.distributed.checkpoint.state_dict_loader import load as load_shards
 from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 
-from clearway.contracts.errors import IntegrityError
+from clearway.contracts.errors import IntegrityError, Unavailable
 from clearway.contracts.manifest import canonical_json
 from clearway.engine.checkpoints import check_job, fsync_folder, none_intact
 from clearway.engine.copying import pull, push
@@ -115,8 +116,12 @@ class ShardedKeeper:
 
     def _write_shards(self, folder: Path, staged: Any) -> None:
         writer = _Writer(folder, sync_files=True, overwrite=False)
-        with _alone_is_fine():
-            save_shards(staged, storage_writer=writer, process_group=self._group, no_dist=self._world.size == 1)
+        is_alone = self._world.size == 1
+        try:
+            with _alone_is_fine():
+                save_shards(staged, storage_writer=writer, process_group=self._group, no_dist=is_alone)
+        except CheckpointException as error:  # no Exception, so nobody would expect it
+            raise Unavailable(f"checkpoint {folder} could not be written: {error}; check the disk") from error
         fault("engine.before_digests")
 
     def _everyones_digests(self, folder: Path) -> dict[str, str]:

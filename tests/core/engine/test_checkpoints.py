@@ -35,6 +35,15 @@ def test_what_was_saved_is_loaded(tmp_path):
     assert torch.equal(loaded.tensors["model.w"], torch.full((3, 2), 7.0))
 
 
+def test_tied_weights_are_kept_under_both_names(tmp_path):
+    tied = torch.arange(4.0)
+    tensors = {"model.first": tied, "model.last": tied}
+    save(tmp_path, State(step=1, tensors=tensors, progress=PROGRESS, world_size=1))
+    loaded = load_newest(tmp_path, job=JOB)
+    assert loaded is not None
+    assert all(torch.equal(loaded.tensors[name], tied) for name in tensors)
+
+
 def test_the_two_newest_are_kept(tmp_path):
     for step in (5, 10, 15):
         save(tmp_path, checkpoint(step))
