@@ -19,11 +19,13 @@ from clearway.product_language import Language
 from clearway.product_part import Part
 from clearway.product_resources import Resources
 from clearway.product_rollout import Rollout
+from clearway.product_source import Source
 from clearway.product_tune import Tune, check_space
 
 Name = Annotated[str, pydantic.Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 FunctionPath = Annotated[str, pydantic.Field(pattern=r"^[a-z][a-z0-9_]*\.py:[a-z_][a-z0-9_]*$")]
 Share = Annotated[float, pydantic.Field(ge=0, le=1)]
+CRON = {"day": "0 0 * * *", "week": "0 0 * * 1", "month": "0 0 1 * *", "quarter": "0 0 1 1,4,7,10 *"}
 
 
 def _parsed(value: Any) -> Any:
@@ -92,35 +94,6 @@ class Table(Part):
         return self
 
 
-class PackageSource(Part):
-    """Tables carried by an installed Python package, found without importing it.
-
-    `files`: table → path inside the package. A pattern with `*` makes one row per file: its `path` and its `content`,
-    the bytes as they are; for the `shape` function to read.
-    """
-
-    kind: Literal["package"]
-    package: str
-    files: dict[str, str] = pydantic.Field(min_length=1)
-    null_values: tuple[str, ...] = ("",)
-
-
-class FilesSource(Part):
-    """Tables dropped as files: `uri` is a folder or s3 prefix.
-
-    `files`: table → name pattern with `{batch_id}`, or a fixed name.
-    """
-
-    kind: Literal["files"]
-    uri: str
-    format: Literal["csv", "parquet"]
-    files: dict[str, str] = pydantic.Field(min_length=1)
-    null_values: tuple[str, ...] = ("",)
-
-
-Source = Annotated[PackageSource | FilesSource, pydantic.Field(discriminator="kind")]
-
-
 class Batch(Part):
     """The batch clock: intervals [start, end) in UTC. `first` must lie on the clock (weeks start on Monday).
 
@@ -143,9 +116,7 @@ class Batch(Part):
     @property
     def cron(self) -> str:
         """The same clock as a cron expression (UTC)."""
-        return {"day": "0 0 * * *", "week": "0 0 * * 1", "month": "0 0 1 * *", "quarter": "0 0 1 1,4,7,10 *"}[
-            self.every
-        ]
+        return CRON[self.every]
 
     def end_of(self, start: datetime) -> datetime:
         """End of the interval that starts at `start`."""

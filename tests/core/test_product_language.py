@@ -7,6 +7,7 @@ import pytest
 from clearway.contracts.errors import ConfigError
 from clearway.product import Product
 from clearway.product_yaml import load_product, parse_product
+from clearway.tabular.training_set import settings_of
 
 FOLDER = Path(__file__).parents[1] / "products" / "api_docs"
 TEXT = (FOLDER / "product.yaml").read_text(encoding="utf-8")
@@ -26,7 +27,7 @@ def test_a_language_product_has_a_text_and_no_label():
 
 def test_a_stage_of_tabular_models_refuses_it_by_name():
     with pytest.raises(ConfigError, match="product 'api_docs' has a language model, and this step is for tabular ones"):
-        _ = load_product(FOLDER).spec.tabular
+        settings_of(load_product(FOLDER), {})
 
 
 @pytest.mark.parametrize(

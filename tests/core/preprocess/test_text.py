@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +15,11 @@ from clearway.infra.environment import Environment
 from clearway.infra.layout import Layout
 from clearway.infra.spark import spark_session
 from clearway.infra.storage import open_storage, to_path
+from clearway.ingest.spec import Outputs as Landed
 from clearway.language.stream import TokenStream
 from clearway.language.tokens import MARK, STORED, text_of, tokens_of
 from clearway.preprocess import text
+from clearway.preprocess.leaks import check_leaks
 from clearway.preprocess.spec import Outputs
 from clearway.product import LoadedProduct
 from clearway.product_yaml import find_product
@@ -28,7 +31,7 @@ TEXTS = ["", "a", "$1 -- \\ 00", "naïve façade", "日本語", "🙂\U0010ffff"
 
 @pytest.fixture(scope="module")
 def api_docs() -> LoadedProduct:
-    return find_product(PRODUCTS, "api_docs")
+    return find_product(Path(__file__).parents[2] / "products", "api_docs")
 
 
 def test_spark_makes_the_tokens_that_the_model_reads(env: Environment) -> None:
@@ -42,7 +45,10 @@ def test_spark_makes_the_tokens_that_the_model_reads(env: Environment) -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas:FutureWarning")
 def test_real_text_goes_from_a_package_to_mapped_shards_and_is_validated(
-    api_docs: LoadedProduct, env: Environment, prepare: Callable[..., Outputs]
+    api_docs: LoadedProduct,
+    env: Environment,
+    land: Callable[..., Landed],
+    prepare: Callable[..., Outputs],
 ) -> None:
     quarters = {"first": "2024-01-01", "start": "2024-01-01", "end": "2024-07-01"}
     outputs = prepare(api_docs, env, **quarters)
@@ -57,6 +63,10 @@ def test_real_text_goes_from_a_package_to_mapped_shards_and_is_validated(
     begins = [*np.flatnonzero(tokens == MARK).tolist(), len(tokens)]
     assert [text_of(tokens[start:stop]) for start, stop in pairwise(begins)] == rows["text"].to_pylist()
     assert rows["num_bytes"].to_pylist() == [stop - start - 1 for start, stop in pairwise(begins)]
+
+    raw = land(api_docs, env, start="2024-01-01", end="2024-07-01").raw
+    assert raw is not None
+    assert check_leaks(raw, product=api_docs, env=env, batch_id="2024-04-01", num_moments=1).num_rows > 0
 
     inputs = Inputs(product=api_docs.name, release_id="r", dataset=outputs.dataset)
     judged = validate(inputs, product=api_docs, env=env)

@@ -12,7 +12,8 @@ from clearway.infra.storage import join
 from clearway.ingest.schema import ARROW_TYPES
 from clearway.ingest.sources import NotDelivered
 from clearway.ingest.sources.csv import read_csv
-from clearway.product import FilesSource, LoadedProduct
+from clearway.product import LoadedProduct
+from clearway.product_source import FilesSource
 
 
 def open_source(product: LoadedProduct) -> "DroppedFiles":

@@ -16,7 +16,8 @@ from clearway.contracts.errors import ConfigError, MissingExtra
 from clearway.contracts.manifest import canonical_json, sha256_of
 from clearway.infra.parquet import from_parquet
 from clearway.ingest.sources.csv import read_csv
-from clearway.product import LoadedProduct, PackageSource
+from clearway.product import LoadedProduct
+from clearway.product_source import PackageSource
 
 
 def open_source(product: LoadedProduct) -> "PackageTables":
