@@ -106,7 +106,8 @@ def row_latency_us(data: bytes, numeric: np.ndarray, category: np.ndarray) -> fl
 
 def checkpoint_ms(shape: ModelShape) -> float:
     model = build(shape, seed=0)
-    tensors = {f"{kind}.{n}": p.detach().clone() for kind in ("model", "mean", "square") for n, p in model.named_parameters()}
+    kinds = ("model", "mean", "square")
+    tensors = {f"{kind}.{n}": p.detach().clone() for kind in kinds for n, p in model.named_parameters()}
     with tempfile.TemporaryDirectory() as folder:
         before = time.perf_counter()
         for step in range(5):

@@ -37,7 +37,7 @@ class Context:
 
 
 class Task(Protocol):
-    """One thing to train; the conformance suite is tests/contracts/test_tasks.py."""
+    """One thing to train; the conformance suite is tests/contracts/test_task_conformance.py."""
 
     @property
     def num_samples(self) -> int:

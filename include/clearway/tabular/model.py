@@ -184,5 +184,6 @@ def _gain(num_outputs: int) -> float:
 
 def _by_member(x: Tensor, num_members: int) -> Tensor:
     """[B, columns, K*D] → [K, B, columns*D]"""
-    B, columns, _ = x.shape
-    return x.view(B, columns, num_members, -1).permute(2, 0, 1, 3).reshape(num_members, B, -1)
+    B, columns, KD = x.shape
+    own = KD // num_members  # said, not inferred: a rank may have no row of an epoch's last batch
+    return x.view(B, columns, num_members, own).permute(2, 0, 1, 3).reshape(num_members, B, columns * own)
