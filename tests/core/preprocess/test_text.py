@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from tests.core.preprocess.conftest import PRODUCTS
 
 from clearway.contracts.verdict import Verdict
 from clearway.infra.datasets import TOKENS, open_dataset, read_features, token_uris
