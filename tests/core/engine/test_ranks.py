@@ -19,6 +19,8 @@ from clearway.engine.plan import DataParallel, Plan
 from clearway.engine.world import World
 from engine_kit import DDP, RECIPE, SINGLE, Curve, digest, keep_in, results, run, together
 
+pytestmark = pytest.mark.slow  # each starts processes
+
 FSDP2 = Plan(data_parallel=DataParallel.FSDP2)
 FULL = replace(RECIPE, clip_norm=0.5, average_decay=0.9, num_epochs=1)
 
@@ -29,7 +31,6 @@ def ending(world: World, plan: Plan) -> tuple[list[list[float]], dict[str, list[
     return trained.history, {name: tensor.flatten().tolist() for name, tensor in tensors.items()}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("plan", "num_ranks"),
     [
