@@ -43,13 +43,18 @@ def flights() -> LoadedProduct:
 GROUPS = {
     "tests/integration/test_airflow_loop.py": "airflow",
     "tests/integration/test_launch_stack.py": "airflow",
+    "tests/plugins/test_airflow_pools.py": "airflow",
     "tests/behaviour/": "quarter",
     "tests/browser/": "browser",
+    "tests/core/engine/test_kill.py": "engine_kill",
     "tests/core/ingest/test_flights_source.py": "flights_source",
+    "tests/core/preprocess/": "preprocess",
     "tests/core/serve/test_serving_parity.py": "serving_parity",
     "tests/core/validate/test_suite.py": "suite",
     "tests/faults/test_deploy_kill.py": "deploy_kill",
+    "tests/faults/test_rollout_process_kill.py": "rollout_kill",
     "tests/integration/test_engines_on_missing_values.py": "engines",
+    "tests/model/": "model",
 }
 
 
