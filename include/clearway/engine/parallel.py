@@ -135,6 +135,7 @@ def _recompute(blocks: Sequence[nn.Module]) -> None:
 
 def _compile(blocks: Sequence[nn.Module]) -> None:
     """Block by block: equal blocks share one compilation, and wrappers outside stay visible."""
+    torch.use_deterministic_algorithms(torch.are_deterministic_algorithms_enabled())  # tells the compiler too
     for block in blocks:
         block.compile()
 

@@ -33,6 +33,7 @@ def run(inputs: Inputs, *, product: LoadedProduct, env: Environment) -> Outputs:
     Raises: IntegrityError without a receipt for this dataset; DataError for rows that cannot be trained on; JobFailed
         when the training was interrupted (a rerun resumes); Unavailable when only the MLflow record is missing.
     """
+    is_safe = can_fork()  # asked first: reading one file gives pyarrow threads, and importing the trainer loads torch
     from clearway.packaging.receipt import check_receipt  # noqa: PLC0415 - its package imports numpy and pyarrow
 
     storage, layout = open_storage(env.store_root), Layout(env.store_root, product.name)
@@ -43,7 +44,7 @@ def run(inputs: Inputs, *, product: LoadedProduct, env: Environment) -> Outputs:
         return done
     trained = _kept(storage, join(folder, TRAINED), Trained)
     if trained is None or not _is_intact(storage, trained.model, env):
-        trained = _produce(inputs, product, env, storage, folder)
+        trained = _produce(inputs, product, env, storage, folder, is_safe=is_safe)
         storage.write(join(folder, TRAINED), canonical_json(to_jsonable(trained)))
     fault("train.before_record")
     outputs = _outputs(inputs, trained, run_id=_record(inputs, trained, product, env))
@@ -51,8 +52,9 @@ def run(inputs: Inputs, *, product: LoadedProduct, env: Environment) -> Outputs:
     return outputs
 
 
-def _produce(inputs: Inputs, product: LoadedProduct, env: Environment, storage: Storage, folder: str) -> Trained:
-    is_safe = can_fork()  # asked before the next line loads torch
+def _produce(
+    inputs: Inputs, product: LoadedProduct, env: Environment, storage: Storage, folder: str, *, is_safe: bool
+) -> Trained:
     from clearway.train.produce import produce  # noqa: PLC0415 - torch, onnx
 
     return produce(
