@@ -167,6 +167,8 @@ def run_under_fire(study: Study, *, seed: int, num_kills: int) -> Struck:
         elif alive := _workers_of(child):
             rng.choice(alive).kill()
             workers += 1
+        else:
+            continue  # those at work have ended, the next are not there yet
         target = _num_begun(study.folder) + rng.randint(1, 3)
     said, _ = child.communicate()
     assert child.returncode == 0, study.log()[-3000:]

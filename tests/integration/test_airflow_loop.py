@@ -3,9 +3,12 @@
 import json
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from clearway.infra.storage import LocalStorage
@@ -45,9 +48,10 @@ def test_killed_tasks_end_in_the_same_release(stack: Any, until: Any) -> None:
     stack.api.trigger("seattle_rain_release", "killed", conf={"as_of": FIRST_END}, note="")
     for stage in KILLED:
         until(lambda stage=stage: _is_at(stack, stage), seconds=420, what=f"the job of {stage}")
-        path = f"/dags/seattle_rain_release/dagRuns/killed/taskInstances/{stage}"
-        until(lambda path=path: stack.call("GET", path)["pid"], seconds=30, what=f"the process of {stage}")
-        os.kill(stack.call("GET", path)["pid"], signal.SIGKILL)
+        with _held_still(stack.job_processes(stage)):  # else a short job is done before its task is killed
+            path = f"/dags/seattle_rain_release/dagRuns/killed/taskInstances/{stage}"
+            until(lambda path=path: stack.call("GET", path)["pid"], seconds=30, what=f"the process of {stage}")
+            os.kill(stack.call("GET", path)["pid"], signal.SIGKILL)
     states = stack.wait("release", "killed", answer="Approve")
     assert "failed" not in states.values()
     tries = {task.task_id: task.try_number for task in stack.api.tasks("seattle_rain_release", "killed")}
@@ -59,6 +63,16 @@ def test_killed_tasks_end_in_the_same_release(stack: Any, until: Any) -> None:
     assert again["deploy"]["status"]["digest"] == stack.document().champion.digest == whole["train"]["model"]["digest"]
     attempts = [p for p in (stack.home / "jobs").glob("*/0002") if p.parent.name.split("-")[0] in KILLED]
     assert attempts == []
+
+
+@contextmanager
+def _held_still(processes: list[psutil.Process]) -> Iterator[None]:
+    """Stopped meanwhile, and going on afterwards."""
+    for process in processes:
+        process.suspend()
+    yield
+    for process in processes:
+        process.resume()
 
 
 def _is_at(stack: Any, stage: str) -> bool:

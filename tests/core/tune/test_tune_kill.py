@@ -58,6 +58,6 @@ def test_workers_killed_at_random_lose_no_trial_and_repeat_none(
     study = make_study(env, flights, num_workers=2, num_rows=8000, num_trials=10, max_rows=3000, refresh_every=6)
     again = study.beside("again")
     struck = run_under_fire(again, seed=seed, num_kills=3)
-    assert struck.workers + struck.stages == 3
+    assert 1 <= struck.workers + struck.stages <= 3  # a fast machine may be done before the last
     assert struck.said["num_trials"] == len(trials_of(again)) == 10
     assert told(again.ended()) == told(study.calmly())
