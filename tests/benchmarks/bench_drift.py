@@ -21,7 +21,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 import pyarrow as pa
 
-from clearway.measures.distance import build_reference, compare, psi
+from clearway.measures.distance import build_reference, compare
+from clearway.measures.psi import psi
 
 # What an alarm by convention would use; only to compare verdicts, our own decision has limits per feature.
 PSI_LIMIT = 0.1

@@ -9,23 +9,46 @@ Shapes: F features, B bins (or categories), N rows, T training batches.
 
 # ruff: noqa: N803, N806 - shape letters in names
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+from clearway.measures.batch_null import BatchNull, batch_null, p_value
+from clearway.measures.bins import (
+    CATEGORICAL,
+    NUMERIC,
+    Bins,
+    Floats,
+    Ints,
+    bin_rule,
+    count_rows,
+    numbers_of,
+    stored_bins,
+)
+from clearway.measures.distance_interval import (
+    MIN_DAYS,
+    days_drawn,
+    distance_interval,
+    total_variation_draws,
+    wasserstein_draws,
+)
+from clearway.measures.effect import weights
+from clearway.measures.grid import points_of
+from clearway.measures.jensen_shannon import jensen_shannon
+from clearway.measures.kolmogorov_smirnov import kolmogorov_smirnov
+from clearway.measures.psi import psi
+from clearway.measures.season import season_batches
+from clearway.measures.tally import ColumnTally, Entry, Tally, tally, tally_column
+from clearway.measures.together import usual_separations
+from clearway.measures.total_variation import total_variation
+from clearway.measures.wasserstein import wasserstein
 
-REFERENCE_VERSION = 1
-# Deciles: the usual resolution of PSI, and small enough that a batch of 200 rows leaves about 20 rows per bin.
-NUM_BINS = 10
-# Share given to an empty bin so that the logarithm stays finite: far below any share that matters.
-PSI_FLOOR = 1e-4
+REFERENCE_VERSION = 2
 # A feature's limit: this quantile of the distances between each training batch and the rest of the training period.
 LIMIT_QUANTILE = 0.95
 # Below a hundredth (of a standard deviation, or of the rows) a change is not worth a word, however quiet training was.
@@ -34,105 +57,11 @@ LIMIT_FLOOR = 0.01
 MIN_BATCHES = 2
 # A batch cut short (the first or last of a period) is noisier than the rest and would widen every limit.
 MIN_BATCH_SHARE = 0.5
-# Categories kept one by one; rarer ones share the last bin. This bounds the size of the reference, not its meaning.
-MAX_CATEGORIES = 40
-MIN_CATEGORY_SHARE = 0.002
 # Values in the carried sample: with 86 columns about 130 kB of JSON, which every reader of the package has to load.
 MAX_SAMPLE_VALUES = 18_000
 MAX_SAMPLE_ROWS = 500
-NUMERIC, CATEGORICAL = "numeric", "categorical"
-
-
-def psi(reference_B: npt.ArrayLike, current_B: npt.ArrayLike, *, floor: float = PSI_FLOOR) -> float:
-    """Population stability index between two binned distributions.
-
-    Args:
-        reference_B: share of rows per bin at training time, sums to 1. [B]
-        current_B: same bins, same order, live window. [B]
-        floor: share given to an empty bin, dimensionless; keeps the log finite.
-    Returns: index in nats, >= 0; 0 means identical.
-    Source: symmetric Kullback-Leibler divergence over bins, docs/reference/drift.md#psi.
-    """
-    p, q = (np.where(a == 0, floor, a) for a in (_shares(reference_B), _shares(current_B)))
-    return float(np.sum((p - q) * np.log(p / q)))
-
-
-def total_variation(reference_B: npt.ArrayLike, current_B: npt.ArrayLike) -> float:
-    """Half the sum of absolute differences between shares: the share of rows that would have to move. 0 to 1."""
-    return float(0.5 * np.abs(_shares(reference_B) - _shares(current_B)).sum())
-
-
-def jensen_shannon(reference_B: npt.ArrayLike, current_B: npt.ArrayLike) -> float:
-    """Jensen-Shannon distance: square root of the divergence in bits, 0 (same) to 1 (no bin in common)."""
-    p, q = _shares(reference_B), _shares(current_B)
-    middle = (p + q) / 2
-    divergence = (_relative_entropy(p, middle) + _relative_entropy(q, middle)) / 2
-    return float(np.sqrt(max(0.0, divergence)))
-
-
-def wasserstein(
-    reference_B: npt.ArrayLike,
-    reference_at_B: npt.ArrayLike,
-    current_B: npt.ArrayLike,
-    current_at_B: npt.ArrayLike,
-) -> float:
-    """First Wasserstein distance between two sets of weighted points, in the unit of the points.
-
-    Args:
-        reference_B, current_B: weights (counts or shares). [B]
-        reference_at_B, current_at_B: where each weight lies; for a histogram the mean of the rows of that bin, so that
-            a shift inside an open outer bin still counts. [B]
-    Returns: integral of |F - G|, >= 0.
-    Source: area between the two cumulative distribution functions; docs/reference/drift.md#wasserstein.
-    """
-    at = np.concatenate([np.asarray(reference_at_B, dtype=np.float64), np.asarray(current_at_B, dtype=np.float64)])
-    order = np.argsort(at, kind="stable")
-    steps = np.concatenate([_shares(reference_B), -_shares(current_B)])[order]
-    return float(np.sum(np.abs(np.cumsum(steps)[:-1]) * np.diff(at[order])))
-
-
-def quantile_edges(values_N: Floats, *, num_bins: int = NUM_BINS) -> Floats:
-    """Inner bin edges at the quantiles of finite values, each at most once: at most `num_bins - 1` of them.
-
-    Bins are open below and closed above, so that a value held by many rows (zero, say) keeps a bin of its own.
-    """
-    if not values_N.size:
-        return np.empty(0)
-    return np.unique(np.quantile(values_N, np.arange(1, num_bins) / num_bins))
-
-
-class Bins(NamedTuple):
-    """Rows per batch and bin, the sum of their values, and rows without a value."""
-
-    counts: Floats  # [T, B]
-    sums: Floats  # [T, B]; zeros for a categorical feature
-    missing: Floats  # [T]
-
-    def total(self) -> "Bins":
-        """All batches as one. [1, B]"""
-        return Bins(*(part.sum(axis=0, keepdims=True) for part in self))
-
-    def without(self, batch: int) -> "Bins":
-        """All batches but one, by subtraction. [1, B]"""
-        return Bins(*(part.sum(axis=0, keepdims=True) - part[batch : batch + 1] for part in self))
-
-    def only(self, batch: int) -> "Bins":
-        """One batch. [1, B]"""
-        return Bins(*(part[batch : batch + 1] for part in self))
-
-    @property
-    def missing_share(self) -> float:
-        """Share of rows without a value, over everything held. NaN-free: 0 for no rows."""
-        present = float(self.counts.sum())
-        rows = present + float(self.missing.sum())
-        return float(self.missing.sum()) / rows if rows else 0.0
-
-    @property
-    def means(self) -> Floats:
-        """Mean value per bin of the first batch held; 0 for an empty bin (its weight is 0 as well). [B]"""
-        counts = self.counts[0]
-        means: Floats = np.divide(self.sums[0], counts, out=np.zeros_like(counts), where=counts > 0)
-        return means
+# The whole training period among seasons.
+WHOLE = "whole"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,8 +71,11 @@ class Drift:
     Args:
         distance: numeric: Wasserstein over the reference's standard deviation; categorical: total variation. None when
             the batch or the reference has no value to compare.
+        lower, upper: of the distance, 95 % together, the batch's days drawn anew; None for too few days.
         limit: what training batches themselves reached; None when the reference has too few batches.
-        psi, jensen_shannon: for readers who know them; no decision reads them.
+        p_value: chance that one more batch like those of training lies this far away; None for too few batches.
+        psi, jensen_shannon, kolmogorov_smirnov (at least, at most): for readers who know them; no decision reads them.
+        unseen: share of values that training never held; None for a column with too many of them, or without a grid.
         missing, missing_reference, missing_limit: shares of rows without a value.
         num_values: rows with a value in the batch.
     """
@@ -151,9 +83,14 @@ class Drift:
     name: str
     kind: str
     distance: float | None
+    lower: float | None
+    upper: float | None
     limit: float | None
+    p_value: float | None
     psi: float | None
     jensen_shannon: float | None
+    kolmogorov_smirnov: tuple[float, float] | None
+    unseen: float | None
     missing: float
     missing_reference: float
     missing_limit: float | None
@@ -184,59 +121,122 @@ def build_reference(
     categorical: Sequence[str],
     batch_column: str,
     score_column: str | None = None,
+    day_column: str | None = None,
+    effects: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
-    """What a package carries about its training period; plain JSON with finite numbers, below 200 kB for 86 features.
+    """What a package carries about its training period; plain JSON with finite numbers, below 200 kB for 86 features,
+    and about 110 kB more with seasons.
 
     Args:
         table: training rows; nulls, NaN and infinities count as missing.
         numeric, categorical: the model's columns.
         batch_column: names the batch of each row; limits come from leaving out one batch at a time.
         score_column: the model's own score for these rows, if there is one.
+        day_column: dates of the rows; with a year of them there is a reference per season as well (`season`).
+        effects: of each column on the model's predictions (`effect.effects`); None where there is no model.
     Returns: `features` (name → bins, counts, missing share, limits), `score` (the same for the score, or None),
-        `null_shares` (per training batch, share of features over limits that the other batches set), `sample`
-        (column → values of some rows), `num_rows`, `num_batches`, `version`.
+        `effects`, `null_shares` (per training batch, share of features over limits that the other batches set),
+        `seasons` (the same per season), both once more as they count `by_effect`, `sample` (column → values of some
+        rows), `usual_separations` (of training batches from that sample), `num_rows`, `num_batches`, `version`.
     Raises: ValueError for an empty table.
     """
+    counted = count_reference(
+        table,
+        numeric=numeric,
+        categorical=categorical,
+        batch_column=batch_column,
+        score_column=score_column,
+        day_column=day_column,
+    )
+    return weigh_reference(counted, effects)
+
+
+def count_reference(
+    table: pa.Table,
+    *,
+    numeric: Sequence[str],
+    categorical: Sequence[str],
+    batch_column: str,
+    score_column: str | None = None,
+    day_column: str | None = None,
+) -> dict[str, Any]:
+    """The part of `build_reference` that no model is needed for, and what `weigh_reference` makes the rest of: `over`,
+    per season and for WHOLE the features that each training batch has over the limits of the others. [F, T]"""
     if not len(table):
         raise ValueError("drift reference needs training rows, the table has 0; pass the rows the model was trained on")
     batch_N = _batch_codes(table.column(batch_column))
-    built = {name: _feature(table.column(name), NUMERIC, batch_N) for name in numeric}
-    built |= {name: _feature(table.column(name), CATEGORICAL, batch_N) for name in categorical}
-    score = _feature(table.column(score_column), NUMERIC, batch_N)[0] if score_column else None
+    seasons = season_batches(_days(table.column(day_column)), batch_N) if day_column else {}
+    kinds = dict.fromkeys(numeric, NUMERIC) | dict.fromkeys(categorical, CATEGORICAL)
+    built = {name: _feature(table.column(name), kind, batch_N, seasons) for name, kind in kinds.items()}
+    score = _feature(table.column(score_column), NUMERIC, batch_N, {})[0] if score_column else None
+    sample, chosen = _sample(table, numeric=numeric, categorical=categorical)
     return {
         "version": REFERENCE_VERSION,
         "num_rows": len(table),
         "num_batches": int(batch_N.max()) + 1,
         "features": {name: entry for name, (entry, _) in built.items()},
         "score": score,
-        "null_shares": _null_shares([distances for _, distances in built.values()]),
-        "sample": _sample(table, numeric=numeric, categorical=categorical),
+        "over": {of: [_over_others(distances[of]) for _, distances in built.values()] for of in (WHOLE, *seasons)},
+        "sample": sample,
+        "usual_separations": _usual(sample, chosen, table, batch_N),
     }
 
 
-def compare(reference: dict[str, Any], table: pa.Table, *, ignore: Sequence[str] = ()) -> tuple[Drift, ...]:
-    """Every feature of `reference` but those in `ignore`, measured on the rows of `table`; largest excess first."""
-    found = [
-        compare_column(name, entry, table.column(name))
-        for name, entry in reference["features"].items()
-        if name not in set(ignore)
-    ]
+def weigh_reference(counted: Mapping[str, Any], effects: Mapping[str, float] | None) -> dict[str, Any]:
+    """The reference that `build_reference` describes, of what `count_reference` found."""
+    reference = dict(counted) | {"effects": dict(effects) if effects else None}
+    over = reference.pop("over")
+    names = reference["features"]
+    counts = {"": weights([None] * len(names)), "_by_effect": weights([(effects or {}).get(name) for name in names])}
+    for how, weights_F in counts.items():
+        shares = {of: _null_shares(over_FT, weights_F) for of, over_FT in over.items()}
+        reference |= {f"null_shares{how}": shares.pop(WHOLE), f"seasons{how}": shares}
+    return reference
+
+
+def compare(
+    reference: dict[str, Any], table: pa.Table, *, ignore: Sequence[str] = (), days: npt.ArrayLike | None = None
+) -> tuple[Drift, ...]:
+    """Every feature of `reference` but those in `ignore`, measured on the rows of `table`; largest excess first.
+
+    Args: days: of each row, any whole numbers; with them distances get intervals. [N]
+    """
+    entries = {name: entry for name, entry in reference["features"].items() if name not in ignore}
+    return compare_tally(entries, tally(entries, table, days=days))
+
+
+def compare_tally(entries: Mapping[str, Entry], counted: Tally) -> tuple[Drift, ...]:
+    """Every feature of a batch that was counted; largest excess first. `entries`: their parts of the reference."""
+    num_days = len(counted.days)
+    draws_RD = days_drawn(num_days) if num_days >= MIN_DAYS else None
+    found = [_drift(name, entry, counted.columns[name], draws_RD) for name, entry in entries.items()]
     return tuple(sorted(found, key=lambda d: (-d.excess, d.name)))
 
 
-def compare_column(name: str, entry: dict[str, Any], column: pa.ChunkedArray) -> Drift:
-    """One column against its entry of the reference."""
-    current = _count(column, entry, np.zeros(len(column), dtype=np.int64), num_batches=1)
-    reference = _stored_bins(entry)
-    has_values = bool(current.counts.sum() and reference.counts.sum())
+def compare_column(name: str, entry: Entry, column: pa.ChunkedArray) -> Drift:
+    """One column against its entry of the reference, without an interval."""
+    one_day = np.zeros(len(column), dtype=np.int64)
+    return _drift(name, entry, tally_column(entry, column, one_day, num_days=1), None)
+
+
+def _drift(name: str, entry: Entry, counted: ColumnTally, draws_RD: Floats | None) -> Drift:
+    current, reference = counted.bins.total(), stored_bins(entry)
     p, q = reference.counts[0], current.counts[0]
+    has_values = bool(p.sum() and q.sum())
+    distance = _distance(entry["kind"], reference, current, scale=entry["sd"]) if has_values else None
+    lower, upper = _interval(distance, entry, reference, counted.bins, draws_RD)
     return Drift(
         name=name,
         kind=entry["kind"],
-        distance=_distance(entry["kind"], reference, current, scale=entry["sd"]) if has_values else None,
+        distance=distance,
+        lower=lower,
+        upper=upper,
         limit=entry["limit"],
+        p_value=p_value(distance, BatchNull(*null)) if distance is not None and (null := entry.get("null")) else None,
         psi=psi(p, q) if has_values else None,
         jensen_shannon=jensen_shannon(p, q) if has_values else None,
+        kolmogorov_smirnov=kolmogorov_smirnov(p, q) if has_values and entry["kind"] == NUMERIC else None,
+        unseen=counted.unseen,
         missing=current.missing_share,
         missing_reference=entry["missing"],
         missing_limit=entry["missing_limit"],
@@ -244,18 +244,18 @@ def compare_column(name: str, entry: dict[str, Any], column: pa.ChunkedArray) ->
     )
 
 
-def _shares(weights: npt.ArrayLike) -> Floats:
-    values = np.asarray(weights, dtype=np.float64)
-    total = values.sum()
-    if not np.isfinite(total) or total <= 0 or values.min() < 0:
-        raise ValueError(f"bin weights {values.tolist()} have no distribution; non-negative with a positive sum needed")
-    shares: Floats = values / total
-    return shares
-
-
-def _relative_entropy(p: Floats, q: Floats) -> float:
-    held = p > 0
-    return float(np.sum(p[held] * np.log2(p[held] / q[held])))
+def _interval(
+    distance: float | None, entry: Entry, reference: Bins, per_day: Bins, draws_RD: Floats | None
+) -> tuple[float | None, float | None]:
+    if distance is None or draws_RD is None:
+        return None, None
+    if entry["kind"] == CATEGORICAL or entry["sd"] == 0:
+        draws = total_variation_draws(reference.counts[0], per_day.counts, draws_RD)
+    else:
+        draws = wasserstein_draws(reference.counts[0], reference.means, per_day.counts, per_day.sums, draws_RD) / float(
+            entry["sd"]
+        )
+    return distance_interval(distance, draws, num_days=draws_RD.shape[1]) or (None, None)
 
 
 def _distance(kind: str, reference: Bins, current: Bins, *, scale: float) -> float:
@@ -265,71 +265,43 @@ def _distance(kind: str, reference: Bins, current: Bins, *, scale: float) -> flo
     return wasserstein(reference.counts[0], reference.means, current.counts[0], current.means) / scale
 
 
-def _feature(column: pa.ChunkedArray, kind: str, batch_N: Ints) -> tuple[dict[str, Any], list[float | None]]:
-    """The reference entry of one feature and its leave-one-out distances. [T]"""
-    entry = _bin_rule(column, kind)
-    bins = _count(column, entry, batch_N, num_batches=int(batch_N.max()) + 1)
+def _feature(
+    column: pa.ChunkedArray, kind: str, batch_N: Ints, seasons: Mapping[str, Ints]
+) -> tuple[dict[str, Any], dict[str, list[float | None]]]:
+    """The reference entry of one feature, and its leave-one-out distances by season and of WHOLE. [T]"""
+    entry = bin_rule(column, kind)
+    bins = count_rows(column, entry, batch_N, num_batches=int(batch_N.max()) + 1)
+    distances = {WHOLE: _left_out(bins, kind, scale=entry["sd"])}
+    distances |= {s: _left_out(bins.of(batches), kind, scale=entry["sd"]) for s, batches in seasons.items()}
+    grid = _grid(column, batch_N, spread=entry["sd"]) if kind == NUMERIC else None
+    of_seasons = {s: _described(bins.of(batches), kind, distances[s]) for s, batches in seasons.items()}
+    entry |= _described(bins, kind, distances[WHOLE]) | {"grid": grid}
+    return entry | ({"seasons": of_seasons} if of_seasons else {}), distances
+
+
+def _described(bins: Bins, kind: str, distances: list[float | None]) -> dict[str, Any]:
+    """What an entry says of a set of batches. `distances`: of each from the others. [T]"""
     total = bins.total()
-    distances = _left_out(bins, kind, scale=entry["sd"])
     known = [d for d in distances if d is not None]
     shares = [abs(bins.only(t).missing_share - total.missing_share) for t in range(len(distances))]
-    entry |= {
+    return {
         "counts": [int(c) for c in total.counts[0]],
         "means": [float(f"{m:.9g}") for m in total.means] if kind == NUMERIC else [],
         "missing": total.missing_share,
         "limit": _limit(known),
+        "null": batch_null(known),
         "missing_limit": _limit(shares),
     }
-    return entry, distances
 
 
-def _bin_rule(column: pa.ChunkedArray, kind: str) -> dict[str, Any]:
-    """Where the bins lie: inner edges and standard deviation, or the categories that get a bin of their own."""
-    if kind == NUMERIC:
-        values = _numbers(column)
-        held = values[np.isfinite(values)]
-        is_constant = not held.size or held.min() == held.max()
-        edges = _edges_around(held[:1]) if is_constant else quantile_edges(held)
-        return {"kind": NUMERIC, "edges": edges.tolist(), "sd": 0.0 if is_constant else float(held.std())}
-    counts = pc.value_counts(column.cast(pa.string()).drop_null()).to_pylist()
-    least = MIN_CATEGORY_SHARE * len(column)
-    ranked = sorted(((c["counts"], c["values"]) for c in counts if c["counts"] >= least), key=lambda c: (-c[0], c[1]))
-    return {"kind": CATEGORICAL, "values": sorted(value for _, value in ranked[:MAX_CATEGORIES]), "sd": 0.0}
+def _grid(column: pa.ChunkedArray, batch_N: Ints, *, spread: float) -> list[int] | None:
+    values = numbers_of(column)
+    is_present = np.isfinite(values)
+    return points_of(values[is_present], batch_N[is_present], spread=spread)
 
 
-def _edges_around(constant: Floats) -> Floats:
-    """Three bins for a feature that never varied: below it, exactly it, above it."""
-    return np.concatenate([np.nextafter(constant, -np.inf), constant])
-
-
-def _count(column: pa.ChunkedArray, entry: dict[str, Any], batch_N: Ints, *, num_batches: int) -> Bins:
-    """Rows into bins; the last bin of a categorical feature takes every value without one of its own."""
-    if entry["kind"] == NUMERIC:
-        values = _numbers(column)
-        num_bins = len(entry["edges"]) + 1
-        is_present = np.isfinite(values)
-        bin_N = np.searchsorted(np.asarray(entry["edges"]), values, side="left")
-        weights = np.where(is_present, values, 0.0)
-    else:
-        num_bins = len(entry["values"]) + 1
-        text = column.cast(pa.string())
-        found = pc.index_in(text, value_set=pa.array(entry["values"], pa.string()))
-        bin_N = pc.fill_null(found, num_bins - 1).to_numpy().astype(np.int64)
-        is_present = text.is_valid().to_numpy()
-        weights = np.zeros(len(column))
-    cell = (batch_N * num_bins + bin_N)[is_present]
-    size = num_batches * num_bins
-    return Bins(
-        counts=np.bincount(cell, minlength=size).astype(np.float64).reshape(num_batches, -1),
-        sums=np.bincount(cell, weights=weights[is_present], minlength=size).astype(np.float64).reshape(num_batches, -1),
-        missing=np.bincount(batch_N[~is_present], minlength=num_batches).astype(np.float64),
-    )
-
-
-def _stored_bins(entry: dict[str, Any]) -> Bins:
-    counts = np.asarray([entry["counts"]], dtype=np.float64)
-    sums = counts * np.asarray([entry["means"]]) if entry["kind"] == NUMERIC else np.zeros_like(counts)
-    return Bins(counts=counts, sums=sums, missing=np.zeros(1))
+def _usual(sample: dict[str, list[Any]], chosen: Ints, table: pa.Table, batch_N: Ints) -> list[float]:
+    return usual_separations(sample, batch_N[chosen].tolist(), table, batch_N) if sample else []
 
 
 def _left_out(bins: Bins, kind: str, *, scale: float) -> list[float | None]:
@@ -350,27 +322,28 @@ def _limit(distances: list[float]) -> float | None:
     return max(LIMIT_FLOOR, float(np.quantile(distances, LIMIT_QUANTILE)))
 
 
-def _null_shares(distances_F: list[list[float | None]]) -> list[float]:
+def _null_shares(over_FT: list[list[bool | None]], weights_F: Floats) -> list[float]:
     """Per training batch: share of features over the limit that the others set. What "no drift" looks like. [T]"""
     shares = []
-    for batch in range(len(distances_F[0]) if distances_F else 0):
-        over = [_is_over_others(distances, batch) for distances in distances_F]
-        known = [o for o in over if o is not None]
+    for over_F in zip(*over_FT, strict=True):
+        known = [(over, float(weight)) for over, weight in zip(over_F, weights_F, strict=True) if over is not None]
         if known:
-            shares.append(sum(known) / len(known))
+            shares.append(sum(weight for over, weight in known if over) / sum(weight for _, weight in known))
     return shares
 
 
-def _is_over_others(distances: list[float | None], batch: int) -> bool | None:
-    own = distances[batch]
-    limit = _limit([d for t, d in enumerate(distances) if t != batch and d is not None])
-    return None if own is None or limit is None else own > limit
+def _over_others(distances: list[float | None]) -> list[bool | None]:
+    """Per batch: whether its distance is over the limit that the others set. [T]"""
+    over: list[bool | None] = []
+    for batch, own in enumerate(distances):
+        limit = _limit([d for t, d in enumerate(distances) if t != batch and d is not None])
+        over.append(None if own is None or limit is None else own > limit)
+    return over
 
 
-def _numbers(column: pa.ChunkedArray) -> Floats:
-    values = column.cast(pa.int8()) if pa.types.is_boolean(column.type) else column
-    numbers: Floats = values.cast(pa.float64()).to_numpy()
-    return numbers
+def _days(column: pa.ChunkedArray) -> Ints:
+    days: Ints = column.cast(pa.int32()).to_numpy().astype(np.int64)
+    return days
 
 
 def _batch_codes(column: pa.ChunkedArray) -> Ints:
@@ -380,13 +353,16 @@ def _batch_codes(column: pa.ChunkedArray) -> Ints:
     return codes
 
 
-def _sample(table: pa.Table, *, numeric: Sequence[str], categorical: Sequence[str]) -> dict[str, list[Any]]:
-    """Evenly spaced rows, so that the same table always gives the same sample."""
+def _sample(
+    table: pa.Table, *, numeric: Sequence[str], categorical: Sequence[str]
+) -> tuple[dict[str, list[Any]], Ints]:
+    """Evenly spaced rows and their places, so that the same table always gives the same sample."""
     columns = [*numeric, *categorical]
     num_rows = min(len(table), MAX_SAMPLE_ROWS, max(1, MAX_SAMPLE_VALUES // max(1, len(columns))))
-    rows = table.select(columns).take(pa.array(np.linspace(0, len(table) - 1, num_rows).astype(np.int64)))
-    sample: dict[str, list[Any]] = {name: _rounded(_numbers(rows.column(name))) for name in numeric}
-    return sample | {name: rows.column(name).cast(pa.string()).to_pylist() for name in categorical}
+    chosen = np.linspace(0, len(table) - 1, num_rows).astype(np.int64)
+    rows = table.select(columns).take(pa.array(chosen))
+    sample: dict[str, list[Any]] = {name: _rounded(numbers_of(rows.column(name))) for name in numeric}
+    return sample | {name: rows.column(name).cast(pa.string()).to_pylist() for name in categorical}, chosen
 
 
 def _rounded(values_N: Floats) -> list[float | None]:

@@ -59,21 +59,25 @@ def mean_difference(
     num_resamples: int,
     confidence: float,
     rng: np.random.Generator,
+    weights: ArrayLike | None = None,
 ) -> Interval:
     """mean(values) - mean(other) over the same rows, e.g. row log-losses of candidate and champion.
 
-    Args: values, other, days: [N]; confidence: of each bound alone, 0.5 to 1.
+    Args: values, other, days: [N]; weights: of the rows in both means, e.g. bytes of texts whose values are per byte;
+        None for equal ones. [N] confidence: of each bound alone, 0.5 to 1.
     Raises: Unmeasurable.
     """
     difference = np.asarray(values, dtype=np.float64) - np.asarray(other, dtype=np.float64)
     if difference.size == 0 or not np.isfinite(difference).all():
         raise Unmeasurable(f"paired differences of {difference.size} rows are empty or not finite; pass numbers")
     codes, num_days = day_codes(days)
-    sums = np.bincount(codes, weights=difference, minlength=num_days)
-    sizes = np.bincount(codes, minlength=num_days).astype(np.float64)
+    row_weights = np.ones(difference.size) if weights is None else np.asarray(weights, dtype=np.float64)
+    sums = np.bincount(codes, weights=difference * row_weights, minlength=num_days)
+    sizes = np.bincount(codes, weights=row_weights, minlength=num_days)
     counts = draw_day_counts(num_days, num_resamples=num_resamples, rng=rng)
     draws = (counts @ sums) / (counts @ sizes)
-    return _interval(float(difference.mean()), draws, num_days=num_days, confidence=confidence)
+    estimate = difference.mean() if weights is None else np.average(difference, weights=row_weights)
+    return _interval(float(estimate), draws, num_days=num_days, confidence=confidence)
 
 
 def auc_difference(
@@ -123,13 +127,18 @@ def pair_wins(labels: Array, scores: Array, codes: NDArray[np.int64], num_days: 
     return wins
 
 
-def _interval(estimate: float, draws: Array, *, num_days: int, confidence: float) -> Interval:
-    """Expanded percentile bounds: with few blocks the plain percentile interval is too short.
+def expanded_tail(confidence: float, *, num_days: int) -> float:
+    """Share of draws to cut off at each end, for a bound that holds with `confidence` although blocks are few.
 
     Source: level Phi(-sqrt(D / (D - 1)) t(alpha, D - 1)) instead of alpha (Hesterberg 2015, section 5.3).
     """
     quantile = stdtrit(num_days - 1, confidence) * np.sqrt(num_days / (num_days - 1.0))
-    tail = float(ndtr(-quantile))
+    return float(ndtr(-quantile))
+
+
+def _interval(estimate: float, draws: Array, *, num_days: int, confidence: float) -> Interval:
+    """Expanded percentile bounds: with few blocks the plain percentile interval is too short."""
+    tail = expanded_tail(confidence, num_days=num_days)
     lower, upper = np.quantile(draws, [tail, 1.0 - tail])
     return Interval(
         estimate=estimate,

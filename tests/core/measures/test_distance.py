@@ -1,83 +1,17 @@
-"""Distances against values worked by hand (docs/reference/drift.md), scipy and brute force."""
-
-import math
+"""A batch against its reference: bins, limits and intervals, beside scipy and brute force."""
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import scipy.stats
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy.spatial import distance as scipy_distance
 
 from clearway.measures import distance as d
-
-COUNTS = st.lists(st.integers(0, 500), min_size=2, max_size=10).filter(lambda c: sum(c) > 0)
-# Shares of 0.5/0.3/0.2 against 0.2/0.3/0.5, the example of the reference page.
-BEFORE, AFTER = (50, 30, 20), (20, 30, 50)
-
-
-def test_psi_matches_the_hand_worked_value() -> None:
-    # 2 x (0.5 - 0.2) x ln(0.5 / 0.2) = 0.6 x 0.916291 = 0.549774
-    assert d.psi(BEFORE, AFTER) == pytest.approx(0.549774, abs=1e-6)
-
-
-def test_psi_of_an_empty_bin_uses_the_floor() -> None:
-    # (0.5 - 1) ln(0.5 / 1) + (0.5 - 0.0001) ln(0.5 / 0.0001)
-    expected = -0.5 * math.log(0.5) + 0.4999 * math.log(5000)
-    assert d.psi((1, 1), (1, 0)) == pytest.approx(expected, abs=1e-9)
-
-
-def test_total_variation_matches_the_hand_worked_value() -> None:
-    assert d.total_variation(BEFORE, AFTER) == pytest.approx(0.3)
-
-
-def test_jensen_shannon_matches_scipy_and_its_ends() -> None:
-    assert d.jensen_shannon(BEFORE, AFTER) == pytest.approx(scipy_distance.jensenshannon(BEFORE, AFTER, base=2))
-    assert d.jensen_shannon((1, 0), (0, 1)) == pytest.approx(1.0)
-
-
-def test_wasserstein_matches_the_hand_worked_value() -> None:
-    # Points 0, 1, 3: |F - G| is 0.3 on [0, 1] and 0.3 on [1, 3], so 0.3 x 1 + 0.3 x 2 = 0.9
-    assert d.wasserstein(BEFORE, (0, 1, 3), AFTER, (0, 1, 3)) == pytest.approx(0.9)
-
-
-@given(COUNTS, COUNTS, st.data())
-def test_wasserstein_matches_scipy(before: list[int], after: list[int], data: st.DataObject) -> None:
-    place = st.floats(-1e3, 1e3)
-    at = data.draw(st.lists(place, min_size=len(before), max_size=len(before)))
-    other_at = data.draw(st.lists(place, min_size=len(after), max_size=len(after)))
-    expected = scipy.stats.wasserstein_distance(at, other_at, before, after)
-    assert d.wasserstein(before, at, after, other_at) == pytest.approx(expected, rel=1e-9, abs=1e-9)
-
-
-@given(COUNTS)
-def test_every_distance_is_zero_for_the_same_histogram(counts: list[int]) -> None:
-    doubled = [2 * c for c in counts]
-    assert d.psi(counts, doubled) == pytest.approx(0, abs=1e-12)
-    assert d.total_variation(counts, doubled) == pytest.approx(0, abs=1e-12)
-    assert d.jensen_shannon(counts, doubled) == pytest.approx(0, abs=1e-7)
-    assert d.wasserstein(counts, range(len(counts)), doubled, range(len(counts))) == pytest.approx(0, abs=1e-9)
-
-
-@given(st.integers(2, 10), st.data())
-def test_distances_stay_in_their_ranges(num_bins: int, data: st.DataObject) -> None:
-    counts = st.lists(st.integers(0, 50), min_size=num_bins, max_size=num_bins).filter(lambda c: sum(c) > 0)
-    p, q = data.draw(counts), data.draw(counts)
-    assert d.psi(p, q) >= -1e-12
-    assert 0 <= d.total_variation(p, q) <= 1 + 1e-12
-    assert 0 <= d.jensen_shannon(p, q) <= 1 + 1e-9
-
-
-@pytest.mark.parametrize("weights", [[], [0, 0], [1, float("nan")], [1, -1]], ids=["none", "zeros", "nan", "negative"])
-def test_weights_without_a_distribution_are_refused(weights: list[float]) -> None:
-    with pytest.raises(ValueError, match="no distribution"):
-        d.total_variation(weights, weights)
+from clearway.measures.bins import quantile_edges
 
 
 def test_a_value_held_by_many_rows_keeps_its_own_bin() -> None:
     values = np.concatenate([np.zeros(700), np.linspace(1, 2, 300)])
-    edges = d.quantile_edges(values)
+    edges = quantile_edges(values)
     assert edges[0] == 0.0
     assert len(edges) == len(set(edges)) <= 9
 
@@ -238,3 +172,71 @@ def test_batches_alike_stay_below_half_of_the_features_over_their_limit() -> Non
     assert max(shares) < 0.5
     # A limit from 12 batches is exceeded by the next with probability 0.05 to 2/13, not 0.05.
     assert 0.03 < np.mean(shares) < 0.2
+
+
+def test_a_distance_has_an_interval_from_its_days_and_a_p_value_from_the_batches() -> None:
+    rng = np.random.default_rng(7)
+    reference = _reference(_table(rng.normal(size=4_000), np.repeat([f"b{i}" for i in range(8)], 500).tolist()))
+    days = np.repeat(np.arange(7), 200)
+    near = d.compare(reference, pa.table({"x": rng.normal(size=1_400)}), days=days)[0]
+    far = d.compare(reference, pa.table({"x": rng.normal(0.5, 1, 1_400)}), days=days)[0]
+    for found in (near, far):
+        assert found.distance is not None
+        assert found.lower is not None
+        assert found.upper is not None
+        assert 0 <= found.lower <= found.distance <= found.upper
+    assert far.lower is not None
+    assert near.upper is not None
+    assert far.lower > near.upper
+    assert near.p_value is not None
+    assert far.p_value is not None
+    assert far.p_value < 0.01
+    assert near.p_value > 0.1
+
+
+def test_a_distance_without_days_is_the_same_and_has_no_interval() -> None:
+    rng = np.random.default_rng(8)
+    reference = _reference(_table(rng.normal(size=1_000), ["a", "b"] * 500))
+    batch = pa.table({"x": rng.normal(size=300)})
+    plain, dated = d.compare(reference, batch)[0], d.compare(reference, batch, days=np.arange(300) // 60)[0]
+    assert (plain.lower, plain.upper) == (None, None)
+    assert plain.distance == pytest.approx(dated.distance)
+
+
+def test_new_categories_are_told_from_rare_ones() -> None:
+    table = pa.table({"c": ["u"] * 600 + ["v"] * 399 + ["w"], "batch_id": ["a", "b"] * 500})
+    reference = _reference(table, numeric=[], categorical=["c"])
+    batch = pa.table({"c": ["u"] * 50 + ["w"] * 25 + ["x"] * 20 + [None] * 5})
+    assert d.compare(reference, batch)[0].unseen == pytest.approx(0.20)
+
+
+def _knots(strength: float, *, seed: int, num_rows: int = 2_000) -> np.ndarray:  # type: ignore[type-arg]
+    """Wind read in whole knots, told in miles an hour."""
+    return np.random.default_rng(seed).poisson(strength, num_rows) * 1.15078
+
+
+def test_numbers_on_a_grid_have_a_word_for_new() -> None:
+    reference = _reference(_table(_knots(9, seed=1), ["a", "b"] * 1_000))
+    told, metric = (
+        d.compare(reference, pa.table({"x": [*values, None, float("nan")]}))[0]
+        for values in (_knots(6, seed=2), _knots(9, seed=3) * 0.44704)
+    )
+    assert told.unseen is not None
+    assert told.unseen < 0.01
+    assert metric.unseen is not None
+    assert metric.unseen > 0.9
+
+
+def test_numbers_without_a_grid_and_older_references_have_no_word_for_new() -> None:
+    values = np.random.default_rng(4).normal(size=2_000)
+    reference = _reference(_table(values, ["a", "b"] * 1_000))
+    assert d.compare(reference, pa.table({"x": values * 2}))[0].unseen is None
+    older = _reference(_table(_knots(9, seed=1), ["a", "b"] * 1_000))
+    del older["features"]["x"]["grid"]
+    assert d.compare(older, pa.table({"x": [3.3]}))[0].unseen is None
+
+
+def test_a_feature_with_many_categories_has_no_word_for_new() -> None:
+    table = pa.table({"c": [f"v{i}" for i in range(600)], "batch_id": ["a", "b"] * 300})
+    reference = _reference(table, numeric=[], categorical=["c"])
+    assert d.compare(reference, pa.table({"c": ["strange"] * 5}))[0].unseen is None
