@@ -15,16 +15,18 @@ import pydantic
 from pydantic_core import PydanticKnownError
 
 from clearway.contracts.errors import ConfigError
-from clearway.product_language import Language
-from clearway.product_part import Part
+from clearway.product_gates import AnyGates, Gates, Share
+from clearway.product_language import Language, LanguageGates
+from clearway.product_monitor import Monitor
+from clearway.product_part import Part, kind_of_section
 from clearway.product_resources import Resources
 from clearway.product_rollout import Rollout
 from clearway.product_source import Source
+from clearway.product_teacher import Teacher
 from clearway.product_tune import Tune, check_space
 
 Name = Annotated[str, pydantic.Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 FunctionPath = Annotated[str, pydantic.Field(pattern=r"^[a-z][a-z0-9_]*\.py:[a-z_][a-z0-9_]*$")]
-Share = Annotated[float, pydantic.Field(ge=0, le=1)]
 CRON = {"day": "0 0 * * *", "week": "0 0 * * 1", "month": "0 0 1 * *", "quarter": "0 0 1 1,4,7,10 *"}
 
 
@@ -237,6 +239,8 @@ class Model(Part):
 
     Defaults suit a hundred thousand rows with a hundred columns: chosen on flights, where fewer steps, a smaller
     learning rate or more dropout all left the model underfitted; see docs/reference/flights.md.
+
+    `teacher`: trees that the network learns from instead of labels; None for labels.
     """
 
     kind: Literal["tabular"] = "tabular"
@@ -250,40 +254,15 @@ class Model(Part):
     weight_decay: float = pydantic.Field(0.03, ge=0)
     batch_size: int = pydantic.Field(256, ge=1)
     num_epochs: int = pydantic.Field(2, ge=1)
+    teacher: Teacher | None = None
     seed: int = 2013
     checkpoint_s: float = pydantic.Field(5.0, gt=0)
 
 
-def _kind(value: Any) -> Any:
-    """Which model a section describes; without a word, the tabular one."""
-    return value.get("kind", "tabular") if isinstance(value, dict) else value.kind
-
-
 AnyModel = Annotated[
     Annotated[Model, pydantic.Tag("tabular")] | Annotated[Language, pydantic.Tag("language")],
-    pydantic.Discriminator(_kind),
+    pydantic.Discriminator(kind_of_section),
 ]
-
-
-class Gates(Part):
-    """Limits of the evaluation. Margins left out are derived from folds of the training period.
-
-    `auc_floor`, `auc_ceiling`: too bad to serve, too good to be true (a leak). `auc_jump`: largest credible gain over
-    the champion. `num_folds`: forward-chaining folds; `num_resamples`: day-block bootstrap draws; `latency_ms`: p99 for
-    one row.
-    """
-
-    auc_floor: Share
-    auc_ceiling: Share
-    auc_jump: Share = 0.08
-    ece_max: Share = 0.10
-    min_slice_rows: int = pydantic.Field(500, ge=1)
-    min_slice_positives: int = pydantic.Field(50, ge=1)
-    num_folds: int = pydantic.Field(3, ge=2, le=10)
-    num_resamples: int = pydantic.Field(500, ge=100)
-    confidence: float = pydantic.Field(0.95, gt=0.5, lt=1)
-    latency_ms: float = pydantic.Field(20.0, gt=0)
-    first_model: Literal["absolute_gates", "person"] = "absolute_gates"
 
 
 class Release(Part):
@@ -297,38 +276,20 @@ class Release(Part):
     schedule: str | None = None
 
 
-class Monitor(Part):
-    """Drift and performance limits, and when they add up to a retraining.
-
-    `share_over_limit`: share of features over their own limit that makes a window drifted; limits per feature are the
-    95th percentile of leave-one-batch-out distances inside the training period. `calibration_gap`: |mean label - mean
-    score| on arrived labels. `persistence`: at least k of the last n windows. `ignore`: calendar-like columns left out
-    of the alarm.
-    """
-
-    share_over_limit: Share = 0.5
-    calibration_gap: Share = 0.05
-    persistence: tuple[int, int] = (2, 3)
-    cooldown_batches: int = pydantic.Field(4, ge=0)
-    max_retrains: int = pydantic.Field(12, ge=0)
-    min_rows: int = pydantic.Field(200, ge=1)
-    ignore: tuple[str, ...] = ()
-    report_rows: int = pydantic.Field(2_000, ge=100)
-
-    @pydantic.field_validator("persistence")
-    @classmethod
-    def _k_of_n(cls, value: tuple[int, int]) -> tuple[int, int]:
-        if not 1 <= value[0] <= value[1]:
-            raise ValueError(f"persistence {value} must be k of n with 1 <= k <= n")
-        return value
-
-
 class Tabular(Part):
     """The parts that come with a tabular model."""
 
     label: Label
     model: Model
     gates: Gates
+
+
+class OfLanguage(Part):
+    """The parts that come with a language model. `text`: the column it reads."""
+
+    text: str
+    model: Language
+    gates: LanguageGates
 
 
 class Product(Part):
@@ -349,19 +310,31 @@ class Product(Part):
     label: Label | None = pydantic.Field(None, validate_default=True)
     tune: Tune = Tune()
     resources: Resources = Resources()
-    gates: Gates | None = pydantic.Field(None, validate_default=True)
+    gates: AnyGates | None = pydantic.Field(None, validate_default=True)
     release: Release
     rollout: Rollout = Rollout()
     monitor: Monitor = Monitor()
 
-    @pydantic.field_validator("label", "gates")
+    @pydantic.field_validator("label")
     @classmethod
-    def _fits_the_model(cls, value: Part | None, info: pydantic.ValidationInfo) -> Part | None:
+    def _label_fits_the_model(cls, value: Label | None, info: pydantic.ValidationInfo) -> Label | None:
         model = info.data.get("model")
         if value is None and isinstance(model, Model):
             raise PydanticKnownError("missing")
         if value is not None and isinstance(model, Language):
             raise ValueError("is of a tabular model, the model section says kind: language; remove one of the two")
+        return value
+
+    @pydantic.field_validator("gates")
+    @classmethod
+    def _gates_fit_the_model(cls, value: AnyGates | None, info: pydantic.ValidationInfo) -> AnyGates | None:
+        model = info.data.get("model")
+        if value is None and model is not None:
+            raise PydanticKnownError("missing")
+        if value is not None and model is not None and value.kind != model.kind:
+            raise ValueError(
+                f"is of a {value.kind} model, the model section says kind: {model.kind}; write the same kind in both"
+            )
         return value
 
     @pydantic.model_validator(mode="after")
@@ -371,6 +344,25 @@ class Product(Part):
                 f"features.text is {self.features.text!r} and model.kind is {self.model.kind!r}; a language model "
                 "reads one text column, a tabular model none"
             )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _blocks_are_a_column(self) -> "Product":
+        block = self.gates.block if isinstance(self.gates, LanguageGates) else None
+        if block is not None and block not in self.features.categorical:
+            raise ValueError(
+                f"gates.block is {block!r}, which is no categorical feature; "
+                f"allowed: {sorted(self.features.categorical)}"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _slices_are_in_requests(self) -> "Product":
+        text = self.features.text
+        asked = (text,) if text else self.features.columns
+        strange = sorted(set(self.rollout.shadow.slices) - set(asked))
+        if strange:
+            raise ValueError(f"rollout.shadow.slices {strange} are in no request; it has {', '.join(asked)}")
         return self
 
     @pydantic.model_validator(mode="after")
@@ -387,18 +379,33 @@ class Product(Part):
 
     @pydantic.model_validator(mode="after")
     def _model_can_be_searched(self) -> "Product":
+        if self.tune.num_trials and isinstance(self.model, Language):
+            raise ValueError(
+                f"tune.num_trials is {self.tune.num_trials} and model.kind is 'language'; a study searches tabular "
+                "models only: ask for 0"
+            )
         check_space(self.tune, self.model)
         return self
 
     @property
     def tabular(self) -> "Tabular":
         """What only a product with a tabular model has. Raises: ConfigError for another kind."""
-        if not isinstance(self.model, Model) or self.label is None or self.gates is None:
+        if not isinstance(self.model, Model) or not isinstance(self.gates, Gates) or self.label is None:
             raise ConfigError(
                 f"product {self.name!r} has a {self.model.kind} model, and this step is for tabular ones; "
-                "with a language model the way ends after validate"
+                "a language model is released, not yet tuned, fed with batches or monitored"
             )
         return Tabular(label=self.label, model=self.model, gates=self.gates)
+
+    @property
+    def language(self) -> "OfLanguage":
+        """What only a product with a language model has. Raises: ConfigError for another kind."""
+        text = self.features.text
+        if not isinstance(self.model, Language) or not isinstance(self.gates, LanguageGates) or text is None:
+            raise ConfigError(
+                f"product {self.name!r} has a {self.model.kind} model, and this step is for language models"
+            )
+        return OfLanguage(text=text, model=self.model, gates=self.gates)
 
     @property
     def functions(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The part of product.yaml that says what tuning and training need of shared devices."""
+"""The part of product.yaml that says what tuning and training need of shared devices, and what a release may cost."""
 
 from typing import Annotated
 
@@ -14,6 +14,7 @@ class Resources(Part):
 
     `slots`: all at once or none. `deadline_hours`: a release wants its devices this soon; 0: none. `max_minutes`:
     a job is stopped after this; one that says so may fill gaps before a larger job. 0: as long as it takes.
+    `max_money`: what all jobs of one release may cost, in the price table's currency; 0: no limit.
     """
 
     device: DeviceName = "cpu"
@@ -21,3 +22,4 @@ class Resources(Part):
     is_preemptible: bool = False
     deadline_hours: float = pydantic.Field(0.0, ge=0)
     max_minutes: float = pydantic.Field(0.0, ge=0)
+    max_money: float = pydantic.Field(0.0, ge=0)

@@ -32,5 +32,31 @@ class FilesSource(Part):
     files: dict[str, str] = pydantic.Field(min_length=1)
     null_values: tuple[str, ...] = ("",)
 
+    def is_per_batch(self, table: str) -> bool:
+        """Whether every batch has a file of its own, whose rows no other batch will see."""
+        return "{batch_id}" in self.files[table]
+
+    @pydantic.field_validator("uri")
+    @classmethod
+    def _can_be_opened(cls, value: str) -> str:
+        is_address = "://" in value
+        if value.startswith("~") or (is_address and not value.startswith(("file:///", "s3://"))):
+            raise ValueError(f"{value!r} cannot be opened; allowed: a folder, file:///… or s3://…")
+        return value
+
+    @pydantic.field_validator("files")
+    @classmethod
+    def _are_patterns(cls, value: dict[str, str]) -> dict[str, str]:
+        for table, pattern in value.items():
+            try:
+                name = pattern.format(batch_id="2024-01-31")
+            except (KeyError, IndexError, ValueError, AttributeError):
+                raise ValueError(
+                    f"{pattern!r} of {table!r} is no file name; allowed in braces: {{batch_id}}, and nothing else"
+                ) from None
+            if name.startswith("/") or ".." in name.split("/"):
+                raise ValueError(f"{pattern!r} of {table!r} leaves source.uri; name a file below it")
+        return value
+
 
 Source = Annotated[PackageSource | FilesSource, pydantic.Field(discriminator="kind")]

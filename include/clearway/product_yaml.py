@@ -13,6 +13,7 @@ import pydantic
 from clearway.contracts.errors import ConfigError
 from clearway.contracts.manifest import canonical_json, sha256_of
 from clearway.product import LoadedProduct, Product
+from clearway.product_checks import mistakes_of
 from clearway.product_part import Part
 from clearway.strict_yaml import Text, Where, parse_yaml
 
@@ -45,9 +46,15 @@ def parse_product(data: bytes, *, path: Path) -> Product:
         raise ConfigError(f"{path}:1: holds {found}; allowed: a mapping with the keys {_keys(Product)}")
     try:
         # As JSON, strictly: "48" is no number and true is no 1, while lists become tuples and text becomes instants.
-        return Product.model_validate_json(json.dumps(text.value), strict=True)
+        spec = Product.model_validate_json(json.dumps(text.value), strict=True)
     except pydantic.ValidationError as error:
         raise ConfigError(_explain(text, error)) from error
+    mistakes = [
+        f"{path}:{text.line_of(where)}: {'.'.join(map(str, where))} {said}" for where, said in mistakes_of(spec)
+    ]
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    return spec
 
 
 def list_products(folder: Path) -> tuple[str, ...]:
@@ -153,19 +160,25 @@ def _part_at(loc: Where) -> type[Part]:
 
 def _is_choice(annotation: Any) -> bool:
     """Whether this is one of several parts, told apart by their `kind`."""
-    is_union = isinstance(annotation, types.UnionType) or get_origin(annotation) is typing.Union
-    return is_union and type(None) not in get_args(annotation)
+    return len(_parts_of(annotation)) > 1
+
+
+def _parts_of(annotation: Any) -> list[Any]:
+    """What may stand here, without None and without pydantic's tags."""
+    if get_origin(annotation) is typing.Annotated:
+        return _parts_of(get_args(annotation)[0])
+    if isinstance(annotation, types.UnionType) or get_origin(annotation) is typing.Union:
+        return [part for inner in get_args(annotation) for part in _parts_of(inner)]
+    return [] if annotation is type(None) else [annotation]
 
 
 def _inside(annotation: Any, piece: str | int) -> Any:
     """What the schema has below `annotation` at one piece of a location; None where it has nothing."""
+    if _is_choice(annotation):  # a discriminated union: the piece is the tag
+        return next(p for p in _parts_of(annotation) if piece in get_args(p.model_fields["kind"].annotation))
+    annotation = next(iter(_parts_of(annotation)), None)
     if isinstance(annotation, type) and issubclass(annotation, Part):
         return next((i.annotation for n, i in annotation.model_fields.items() if piece == (i.alias or n)), None)
-    if _is_choice(annotation):  # a discriminated union: the piece is the tag
-        parts = [typing.get_args(a)[0] if get_origin(a) is typing.Annotated else a for a in get_args(annotation)]
-        return next(part for part in parts if piece in get_args(part.model_fields["kind"].annotation))
-    if type(None) in get_args(annotation):
-        return _inside(next(a for a in get_args(annotation) if a is not type(None)), piece)
     if get_origin(annotation) is dict:
         return get_args(annotation)[1]
     return get_args(annotation)[0] if get_origin(annotation) is tuple else None

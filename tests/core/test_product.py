@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clearway.contracts.errors import ConfigError
-from clearway.product import Batch, Features, LoadedProduct, Monitor, Table
+from clearway.product import Batch, Features, LoadedProduct, Table
+from clearway.product_monitor import Monitor
 
 FIRST = {"day": "2012-02-29", "week": "2012-12-31", "month": "2012-12-01", "quarter": "2012-10-01"}
 EVERY = st.sampled_from(sorted(FIRST))

@@ -21,7 +21,8 @@ def parsed(old: str, new: str) -> Product:
 
 def test_a_language_product_has_a_text_and_no_label():
     spec = load_product(FOLDER).spec
-    assert (spec.model.kind, spec.features.text, spec.label, spec.gates) == ("language", "text", None, None)
+    assert (spec.model.kind, spec.features.text, spec.label) == ("language", "text", None)
+    assert (spec.language.text, spec.language.gates.block) == ("text", "service")
     assert spec.features.columns == ("num_bytes", "share_capital", "share_digit", "service", "protocol", "kind")
 
 
@@ -34,14 +35,22 @@ def test_a_stage_of_tabular_models_refuses_it_by_name():
     ("old", "new", "expected"),
     [
         (
-            "  kind: language",
-            "  kind: linguistic",
+            "model:\n  kind: language",
+            "model:\n  kind: linguistic",
             "model is {\"kind\": \"linguistic\"}; allowed: 'tabular', 'language'",
         ),
-        ("  kind: language", "  kind: language\n  num_bins: 4", "model.num_bins is no known field"),
-        ("  kind: language", "  kind: language\n  dim: 0", "model.dim is 0; allowed: greater than or equal to 8"),
-        ("  kind: language", "  num_bins: 4", "label is missing; add it"),
-        ("  kind: language", "  kind: tabular", "gates is missing; add it"),
+        ("model:\n  kind: language", "model:\n  kind: language\n  num_bins: 4", "model.num_bins is no known field"),
+        (
+            "model:\n  kind: language",
+            "model:\n  kind: language\n  dim: 0",
+            "model.dim is 0; allowed: greater than or equal to 8",
+        ),
+        ("model:\n  kind: language", "model:\n  num_bins: 4", "label is missing; add it"),
+        (
+            "model:\n  kind: language",
+            "model:\n  kind: tabular",
+            "gates: is of a language model, the model section says",
+        ),
         ("  text: text\n", "", "features.text is None and model.kind is 'language'"),
         ("  text: text\n", "  text: service\n", "columns ['service'] are listed twice"),
         (
@@ -50,10 +59,18 @@ def test_a_stage_of_tabular_models_refuses_it_by_name():
             "label: is of a tabular model, the model section says kind: language",
         ),
         (
-            "model:\n",
-            "gates: {auc_floor: 0.6, auc_ceiling: 0.9}\nmodel:\n",
+            "gates:\n  kind: language",
+            "gates: {auc_floor: 0.6, auc_ceiling: 0.9}\nx:\n  kind: language",
             "gates: is of a tabular model, the model section says kind: language",
         ),
+        ("  bits_min: 0.3", "  bits_min: 3.5", "bits_min 3.5 must be less than bits_max 3.0"),
+        ("  block: service", "  block: text", "gates.block is 'text', which is no categorical feature"),
+        (
+            "release:\n",
+            "rollout: {strategy: [shadow, canary], shadow: {slices: {kind: [service]}}}\nrelease:\n",
+            "rollout.shadow.slices ['kind'] are in no request; it has text",
+        ),
+        ("release:\n", "tune: {num_trials: 3, space: {lr: {low: 0.001, high: 0.01}}}\nrelease:\n", "ask for 0"),
     ],
 )
 def test_a_mistake_is_told_where_it_is(old: str, new: str, expected: str) -> None:

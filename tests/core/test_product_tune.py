@@ -43,7 +43,7 @@ def test_everything_that_can_be_said_is_read() -> None:
         (["space: {rate: {low: 0.1, high: 0.2}}"], "'rate', which is no number of model; allowed: ['batch_size',"),
         (["space: {hidden: {low: 16, high: 64}}"], "'hidden', which is no number of model"),
         (["space: {seed: {low: 1, high: 9999}}"], "'seed', which is no number of model"),
-        (["space: {lr: {low: 0.01, high: 0.1}}"], "model.lr is 0.003; the first trial is the model as written"),
+        (["space: {lr: {low: 0.01, high: 0.1}}"], "model.lr is 0.006; the first trial is the model as written"),
         (["space: {num_bins: {low: 16, high: 1000}}"], "reaches 1000, which model refuses: Input should be less than"),
         (["refresh_every: 1"], "greater than or equal to 2"),
     ],

@@ -199,6 +199,8 @@ def give_order(document: ReleaseDocument, order: Order, *, release_id: str | Non
         release_id: the rollout the person saw; an order never reaches another one.
     Raises: StaleWriter if no rollout is under way, or another one than the person saw.
     """
+    if document.phase is Phase.IDLE:
+        raise StaleWriter(f"no rollout of {document.product!r} is under way, so there is nothing to {order.kind.value}")
     _require(document, Phase.DEPLOYING, f"order {order.kind.value!r}")
     if release_id not in {None, document.release_id}:
         raise StaleWriter(f"rollout of {release_id!r} is over, {document.release_id!r} is under way; look again")

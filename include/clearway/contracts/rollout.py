@@ -42,7 +42,7 @@ class StepKind(StrEnum):
 
     MIRROR: copies of the champion's requests, answers unheard; row by row with the champion's.
     SPLIT: a share of the callers; with the champion in the same seconds.
-    WATCH: all callers; with an objective, since nobody else answers.
+    WATCH: all callers; with an objective, since there is no control beside it.
     """
 
     MIRROR = "mirror"
@@ -219,7 +219,13 @@ def follow(rollout: Rollout) -> Rollout:
     return dataclasses.replace(followed, is_paused=False)
 
 
+def is_same_claim(earlier: Record, later: Record) -> bool:
+    """Whether a look says what an earlier one said at the same share; every order stands for itself."""
+    if earlier.verdict is None or later.verdict is None:
+        return earlier == later
+    return (earlier.verdict, earlier.weight_pct) == (later.verdict, later.weight_pct)
+
+
 def _with(trail: tuple[Record, ...], record: Record) -> tuple[Record, ...]:
-    same = trail and (trail[-1].verdict, trail[-1].weight_pct) == (record.verdict, record.weight_pct)
-    kept = trail[:-1] if same and record.verdict is not None else trail
+    kept = trail[:-1] if trail and is_same_claim(trail[-1], record) else trail
     return (*kept, record)[-MAX_TRAIL:]

@@ -124,3 +124,16 @@ def test_every_state_survives_json(happenings: list[OrderKind | Verdict]) -> Non
         else:
             rollout = look(rollout, what, float(at_s))
     assert from_jsonable(Rollout, json.loads(json.dumps(to_jsonable(rollout)))) == rollout
+
+
+def test_a_full_trail_still_tells_news_from_what_was_said_before() -> None:
+    verdicts = [Verdict.INCONCLUSIVE, Verdict.PASS]
+    rollout = CANARY
+    for number in range(MAX_TRAIL):
+        rollout = look(rollout, verdicts[number % 2], at_s=number)
+    again, other = look(rollout, Verdict.PASS, at_s=100.0), look(rollout, Verdict.FAIL, at_s=100.0)
+    assert len(rollout.trail) == len(again.trail) == len(other.trail) == MAX_TRAIL
+    assert rollouts.is_same_claim(rollout.trail[-1], again.trail[-1])
+    assert not rollouts.is_same_claim(rollout.trail[-1], other.trail[-1])
+    paused = rollouts.follow(rollouts.give(other, order(OrderKind.PAUSE)))
+    assert not rollouts.is_same_claim(other.trail[-1], paused.trail[-1])
