@@ -22,21 +22,31 @@ from clearway.infra.jobs.warm_worker import placeholder
 STAGE = """
 import json, os, pathlib, subprocess, sys, time
 _, stage, _, inputs_file, _, outputs_file = sys.argv
-asked = json.loads(pathlib.Path(inputs_file).read_text())
+if "://" in inputs_file:
+    from clearway.infra.storage import open_storage
+    storage = open_storage(inputs_file)
+    read, write = storage.read, lambda uri, text: storage.write(uri, text.encode())
+else:
+    read = lambda path: pathlib.Path(path).read_text()
+    def write(path, text):
+        pathlib.Path(path + ".new").write_text(text)
+        os.rename(path + ".new", path)
+asked = json.loads(read(inputs_file))
 with open(asked["starts"], "a") as starts:
     starts.write(f"{os.getpid()}\\n")
 print(f"{stage} begins", flush=True)
 if asked.get("worker"):
-    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+    with open(asked["starts"], "a") as starts:
+        starts.write(f"{child.pid}\\n")
 while not pathlib.Path(asked["go"]).exists():
     time.sleep(0.01)
 if asked.get("refuse"):
     error = {"error": "DataError", "text": "bad rows"}
-    pathlib.Path(outputs_file).with_name("error.json").write_text(json.dumps(error))
+    write(outputs_file.replace("outputs.json", "error.json"), json.dumps(error))
     sys.exit(2)
 result = {"threads": os.environ["OMP_NUM_THREADS"], "airflow": [k for k in os.environ if k.startswith("AIRFLOW")]}
-pathlib.Path(outputs_file + ".new").write_text(json.dumps(result))
-os.rename(outputs_file + ".new", outputs_file)
+write(outputs_file, json.dumps(result))
 """
 
 
@@ -57,7 +67,7 @@ def starts(tmp_path: Path) -> list[int]:
     return [int(line) for line in file.read_text().split()] if file.exists() else []
 
 
-def wait_until(condition: Callable[[], object], *, seconds: float = 20.0) -> None:
+def wait_until(condition: Callable[[], object], *, seconds: float = 120.0) -> None:
     """Until something is true."""
     end = time.monotonic() + seconds
     while not condition():
@@ -68,7 +78,7 @@ def wait_until(condition: Callable[[], object], *, seconds: float = 20.0) -> Non
 def finish(jobs: JobRunner, job_id: str, lines: list[str] | None = None) -> str:
     """The result of a job that may end now."""
     log = lines.append if lines is not None else lambda _: None
-    return wait_for(jobs, job_id, clock=SystemClock(), poll_s=0.01, max_seconds=20, on_log=log)
+    return wait_for(jobs, job_id, clock=SystemClock(), poll_s=0.01, max_seconds=120, on_log=log)
 
 
 @contextmanager
@@ -88,7 +98,7 @@ def warm_worker(env: Environment, *libraries: str) -> Iterator["subprocess.Popen
         yield child
     finally:
         child.kill()
-        child.wait(10)
+        child.wait(60)
 
 
 def why_cold(tmp_path: Path, job_id: str) -> str:
@@ -102,4 +112,4 @@ def end_all(home: Path) -> None:
         end_processes(attempt, grace_s=0)
         child = local_jobs._children.pop(attempt, None)
         if child is not None:
-            child.wait(10)
+            child.wait(60)

@@ -5,17 +5,19 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
+from aws_kit import account
 from clearway.contracts.errors import DataError, JobFailed
+from clearway.infra.aws.jobs import AwsJobs
 from clearway.infra.environment import Environment
 from clearway.infra.jobs import JobRunner, JobState
 from clearway.infra.jobs.local import LocalJobs, jobs_folder
-from clearway.infra.jobs.processes import processes_of
-from jobs_kit import STAGE, end_all, finish, folder_of, spec_of, starts, wait_until, warm_worker
+from jobs_kit import STAGE, end_all, finish, spec_of, starts, wait_until, warm_worker
 
 
 @contextmanager
@@ -31,18 +33,39 @@ def local_beside_a_warm_worker(env: Environment, script: Path) -> Iterator[JobRu
         assert {r["why_cold"] for r in records} <= {""}
 
 
+def on_aws(service: str) -> Callable[[Environment, Path], AbstractContextManager[JobRunner]]:
+    @contextmanager
+    def opened(env: Environment, script: Path) -> Iterator[JobRunner]:
+        yield AwsJobs(account(env, stage=script, services={"train": service}), command=("python", "-u", str(script)))
+
+    return opened
+
+
 RUNNERS: dict[str, Callable[[Environment, Path], AbstractContextManager[JobRunner]]] = {
     "local": local,
     "local-warm": local_beside_a_warm_worker,
+    "sagemaker": on_aws("sagemaker"),
+    "emr_serverless": on_aws("emr_serverless"),
+    "emr_ec2": on_aws("emr_ec2"),
+    "emr_eks": on_aws("emr_eks"),
+    "batch": on_aws("batch"),
 }
+LOCAL = ("local", "local-warm")
 
 
-@pytest.fixture(params=sorted(RUNNERS))
+@pytest.fixture(
+    params=[name if name in LOCAL else pytest.param(name, marks=pytest.mark.slow) for name in sorted(RUNNERS)]
+)
 def runner(request: pytest.FixtureRequest, env: Environment, tmp_path: Path) -> Iterator[JobRunner]:
+    if request.param not in LOCAL:
+        request.getfixturevalue("aws")
     script = tmp_path / "stage.py"
     script.write_text(STAGE)
     with RUNNERS[request.param](env, script) as found:
         yield found
+        for pid in starts(tmp_path):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         end_all(env.home)
 
 
@@ -115,10 +138,10 @@ def test_a_log_is_read_on_from_where_one_stopped(runner: JobRunner, go: Path, tm
 
 def test_cancel_ends_every_process_and_spares_finished_jobs(runner: JobRunner, go: Path, tmp_path: Path) -> None:
     job_id = runner.submit(spec_of(tmp_path, worker=True))
-    wait_until(lambda: len(processes_of(folder_of(tmp_path, job_id))) == 2)
+    wait_until(lambda: len(starts(tmp_path)) == 2)
     runner.cancel(job_id)
-    assert processes_of(folder_of(tmp_path, job_id)) == []
-    assert runner.state(job_id) is JobState.FAILED
+    wait_until(lambda: not any(map(psutil.pid_exists, starts(tmp_path))))
+    wait_until(lambda: runner.state(job_id) is JobState.FAILED)
     go.touch()
     again = runner.submit(spec_of(tmp_path))
     result = finish(runner, again)
@@ -126,7 +149,28 @@ def test_cancel_ends_every_process_and_spares_finished_jobs(runner: JobRunner, g
     assert runner.result(again) == result
 
 
+def test_an_attempt_says_what_it_used_once_it_has_ended(runner: JobRunner, go: Path, tmp_path: Path) -> None:
+    job_id = runner.submit(spec_of(tmp_path))
+    wait_until(lambda: starts(tmp_path))
+    assert (runner.attempts("train-1"), runner.usage(job_id)) == ((job_id,), None)
+    os.kill(starts(tmp_path)[0], signal.SIGKILL)
+    wait_until(lambda: runner.usage(job_id))
+    again = runner.submit(spec_of(tmp_path))
+    go.touch()
+    finish(runner, again)
+    wait_until(lambda: runner.usage(again))
+    assert runner.attempts("train-1") == (job_id, again)
+    found = [runner.usage(one) for one in (job_id, again)]
+    assert [usage is not None and usage.has_succeeded for usage in found] == [False, True]
+    for usage in found:
+        assert usage is not None
+        assert 0 < usage.begin_s <= usage.end_s
+        assert usage.used
+        assert all(0 < one.hours <= one.full_hours for one in usage.used)
+
+
 def test_a_job_nobody_started_has_failed(runner: JobRunner) -> None:
+    assert (runner.attempts("never-started"), runner.usage("never-started.0001")) == ((), None)
     assert runner.state("never-started.0001") is JobState.FAILED
     with pytest.raises(JobFailed):
         runner.result("never-started.0001")

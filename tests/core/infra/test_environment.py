@@ -41,11 +41,28 @@ def test_variables_override_the_files() -> None:
 @pytest.mark.parametrize(
     ("variables", "fragments"),
     [
-        ({"CLEARWAY_ENV": "moon"}, ["CLEARWAY_ENV='moon'", "allowed: ['local']"]),
-        ({"CLEARWAY__SPARK__ENGINE": "flink"}, ["'spark.engine' is 'flink'", "CLEARWAY__SPARK__ENGINE", "'sail' or"]),
+        ({"CLEARWAY_ENV": "moon"}, ["CLEARWAY_ENV='moon'", "allowed: ['aws', 'local']"]),
+        (
+            {"CLEARWAY__SPARK__ENGINE": "flink"},
+            ["'spark.engine' is 'flink'", "CLEARWAY__SPARK__ENGINE", "'jvm' or"],
+        ),
         ({"CLEARWAY__JOBS__NUM_THREADS": "0"}, ["'jobs.num_threads' is '0'", "greater than or equal to 1"]),
         ({"CLEARWAY__JOBS__NUM_THREADS": "two"}, ["'jobs.num_threads' is 'two'", "integer"]),
-        ({"CLEARWAY__SPARC__ENGINE": "jvm"}, ["'sparc'", "Extra inputs are not permitted"]),
+        ({"CLEARWAY_ENV": "aws"}, ["''", "is not in S3", "CLEARWAY__STORAGE__ROOT"]),
+        (
+            {"CLEARWAY__STORAGE__KIND": "s3", "CLEARWAY__STORAGE__ROOT": "file:///x"},
+            ["'file:///x'", "s3://bucket/prefix"],
+        ),
+        ({"CLEARWAY__SPARC__ENGINE": "jvm"}, ["'sparc'", "Extra inputs are not permitted", "'spark'"]),
+        ({"CLEARWAY__JOBS__POL_S": "1"}, ["'jobs.pol_s' is '1'", "allowed: [", "'poll_s'"]),
+        ({"CLEARWAY__DEVICES__CLASSES__CPU__SLOTZ": "2"}, ["'devices.classes.cpu.slotz' is '2'", "allowed: ['slots']"]),
+        ({"CLEARWAY_HOME": "/x"}, ["CLEARWAY_HOME sets nothing", "two underscores"]),
+        ({"CLEARWAY_JOBS__POLL_S": "1"}, ["CLEARWAY_JOBS__POLL_S sets nothing"]),
+        ({"CLEARWAY_RELEASE_STORE_URL": "x"}, ["CLEARWAY_RELEASE_STORE_URL sets nothing"]),
+        ({"CLEARWAY__HOME": "here"}, ["'home' is 'here'", "full path", "CLEARWAY__HOME"]),
+        ({"CLEARWAY__HOME": ""}, ["'home' is ''", "full path"]),
+        ({"CLEARWAY__HOME": "/x/what?"}, ["'home' is '/x/what?'", "holds '?'"]),
+        ({"CLEARWAY__PRODUCTS": "~/products"}, ["'products' is '~/products'", "full path"]),
         ({"CLEARWAY__SPARK__ENGINE__X": "jvm"}, ["'spark.engine'"]),
     ],
     ids=lambda v: next(iter(v.items()), None) if isinstance(v, dict) else "",
@@ -55,6 +72,11 @@ def test_a_wrong_setting_is_named_with_value_and_allowed(variables: dict[str, st
         Environment.load(variables)
     for fragment in fragments:
         assert fragment in str(caught.value)
+
+
+def test_variables_of_others_are_left_alone() -> None:
+    others = {"CLEARWAY_JOB": "1", "CLEARWAY_PRODUCT": "flights", "CLEARWAY_FAULT": "", "CLEARWAY_HOMES": "x"}
+    assert Environment.load(others) == Environment.load({})
 
 
 def test_an_environment_cannot_be_changed(env: Environment) -> None:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from clearway.contracts.errors import ConfigError
@@ -45,7 +46,7 @@ def test_sleep_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_unknown_action_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLEARWAY_FAULT", "a.b=explode")
-    with pytest.raises(ConfigError, match="'explode' is unknown; allowed: kill, raise, sleep:SECONDS"):
+    with pytest.raises(ConfigError, match="'explode' is unknown; allowed: kill, raise, stop, sleep:SECONDS"):
         fault("a.b")
 
 
@@ -66,3 +67,13 @@ def test_a_kill_runs_no_cleanup() -> None:
         [sys.executable, "-c", script], env=variables, capture_output=True, text=True, timeout=60, check=False
     )
     assert (died.returncode, died.stdout) == (-signal.SIGKILL, "before\n")
+
+
+def test_a_stopped_process_goes_on_when_it_is_told_to() -> None:
+    script = "from clearway.infra.faults import fault; fault('a.b'); print('after')"
+    variables = {**os.environ, "CLEARWAY_FAULT": "a.b=stop"}
+    with subprocess.Popen([sys.executable, "-c", script], env=variables, stdout=subprocess.PIPE, text=True) as process:
+        while psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGCONT)
+        assert process.communicate(timeout=60)[0] == "after\n"

@@ -16,7 +16,7 @@ from clearway.infra.clock import SystemClock
 from clearway.infra.environment import Environment
 from clearway.infra.jobs import JobState
 from clearway.infra.jobs.local import LocalJobs
-from clearway.infra.jobs.processes import environment_variables, processes_of
+from clearway.infra.jobs.processes import cloud_variables, environment_variables, processes_of
 from clearway.infra.jobs.wait import wait_for
 from jobs_kit import STAGE, end_all, finish, folder_of, spec_of, starts, wait_until
 
@@ -131,6 +131,21 @@ def test_variables_rebuild_the_same_environment(env: Environment) -> None:
     assert Environment.load(environment_variables(env)) == env
 
 
+@pytest.mark.parametrize(
+    "changed", [{}, {"JOBS__POLL_S": "7"}, {"APPROVE__MODE": "auto"}, {"METRICS__KIND": "local"}], ids=str
+)
+def test_a_machine_elsewhere_is_told_what_its_code_does_not_say(env: Environment, changed: dict[str, str]) -> None:
+    """Also a default that include/conf of the environment sets to something else."""
+    own = {"CLEARWAY__HOME": str(env.home), "CLEARWAY__PRODUCTS": str(env.products)}
+    given = {"CLEARWAY_ENV": "aws", "CLEARWAY__STORAGE__ROOT": "s3://bucket/store", **own}
+    asked = Environment.load(given | {f"CLEARWAY__{name}": value for name, value in changed.items()})
+    told = cloud_variables(asked)
+    assert Environment.load(told | own) == asked
+    assert not own.keys() & told.keys()
+    assert "CLEARWAY__SERVING__PORT" not in told
+    assert len(told) < 30
+
+
 def test_another_installations_job_of_the_same_key_is_left_alone(
     jobs: LocalJobs, env: Environment, go: Path, tmp_path: Path
 ) -> None:
@@ -144,3 +159,14 @@ def test_another_installations_job_of_the_same_key_is_left_alone(
     go.touch()
     finish(neighbour, theirs)
     end_all(neighbour_env.home)
+
+
+def test_a_job_that_is_just_being_started_is_stopped_too(
+    jobs: LocalJobs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Until a process has loaded its program the kernel shows none of its environment, by which it is found."""
+    looks = iter([[], []])
+    monkeypatch.setattr("clearway.infra.jobs.processes.processes_of", lambda folder: next(looks, processes_of(folder)))
+    job_id = jobs.submit(spec_of(tmp_path))
+    jobs.cancel(job_id, grace_s=0)
+    assert jobs.state(job_id) is JobState.FAILED

@@ -50,6 +50,13 @@ print("listens", flush=True)
 time.sleep(60)
 """
 
+ANSWER_TIMEOUT_S = "clearway.infra.jobs.start.ANSWER_TIMEOUT_S"
+
+
+@pytest.fixture(autouse=True)
+def _a_busy_machine_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ANSWER_TIMEOUT_S, 60.0)
+
 
 @pytest.fixture(autouse=True)
 def _no_job_is_left(env: Environment) -> Iterator[None]:
@@ -108,7 +115,7 @@ def test_a_worker_that_was_killed_is_not_missed(
 ) -> None:
     go.touch()
     worker.kill()
-    worker.wait(10)
+    worker.wait(60)
     assert (jobs_folder(env) / SOCKET).exists()  # a stale file, as a kill leaves it
     job_id = jobs.submit(spec_of(tmp_path))
     finish(jobs, job_id)
@@ -125,7 +132,7 @@ def test_jobs_outlive_the_worker_that_forked_them(
     finished, cancelled = (jobs.submit(spec_of(tmp_path, key=key)) for key in ("one", "two"))
     wait_until(lambda: len(starts(tmp_path)) == 2)
     worker.kill()
-    worker.wait(10)
+    worker.wait(60)
     assert jobs.submit(spec_of(tmp_path, key="one")) == finished
     assert jobs.state(cancelled) is JobState.RUNNING
     jobs.cancel(cancelled)
@@ -152,11 +159,13 @@ def test_a_worker_killed_while_jobs_are_submitted_loses_and_doubles_none(
 
 
 def test_a_worker_that_hangs_costs_a_wait_and_starts_nothing_later(
-    jobs: LocalJobs, worker: "subprocess.Popen[bytes]", go: Path, tmp_path: Path
+    jobs: LocalJobs, worker: "subprocess.Popen[bytes]", go: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go.touch()
     worker.send_signal(signal.SIGSTOP)
-    job_id = jobs.submit(spec_of(tmp_path))
+    with monkeypatch.context() as impatient:
+        impatient.setattr(ANSWER_TIMEOUT_S, 0.5)
+        job_id = jobs.submit(spec_of(tmp_path))
     finish(jobs, job_id)
     assert "timed out" in why_cold(tmp_path, job_id)
     worker.send_signal(signal.SIGCONT)

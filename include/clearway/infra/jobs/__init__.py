@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from clearway.infra.environment import Environment
+from clearway.infra.jobs.usage import Usage
 
 
 class JobState(StrEnum):
@@ -23,11 +24,15 @@ class JobSpec:
         stage: a stage name.
         inputs_json: JSON text of the stage's Inputs.
         key: idempotency key, hash(run, stage, input digest, attempt epoch); the same key is the same job.
+        max_seconds: the job is stopped after this; 0: after `jobs.max_seconds`.
+        team: who pays.
     """
 
     stage: str
     inputs_json: str
     key: str
+    max_seconds: int = 0
+    team: str = ""
 
 
 class JobRunner(Protocol):
@@ -49,6 +54,14 @@ class JobRunner(Protocol):
         """Log text from byte `offset`, and the next offset."""
         ...
 
+    def attempts(self, key: str) -> tuple[str, ...]:
+        """Ids of all attempts under a key, oldest first."""
+        ...
+
+    def usage(self, job_id: str) -> Usage | None:
+        """What the attempt used; None while it runs, or while its service has not said yet."""
+        ...
+
     def cancel(self, job_id: str, *, grace_s: float = 5.0) -> None:
         """Stop the job and all its children, `grace_s` after asking them to; a finished job is left alone."""
         ...
@@ -56,6 +69,11 @@ class JobRunner(Protocol):
 
 def open_jobs(env: Environment) -> JobRunner:
     """The runner that `env.jobs.kind` names."""
-    from clearway.infra.jobs.local import LocalJobs  # noqa: PLC0415 - the runner imports this module
+    # ruff: noqa: PLC0415 - runners import this module
+    if env.jobs.kind == "aws":
+        from clearway.infra.aws.jobs import AwsJobs
+
+        return AwsJobs(env)
+    from clearway.infra.jobs.local import LocalJobs
 
     return LocalJobs(env)

@@ -8,6 +8,7 @@
             alive.lock            held by the job itself, from its first instruction to its last
             log                   stdout and stderr
             watched               touched whenever somebody reads the log
+            measured.json         seconds and memory that it took
             error.json            what the stage said when it refused or failed
             outputs.json          the result, written last by one rename
 
@@ -19,28 +20,40 @@ job, and there is no moment between the start and the writing of a pid file in w
 import fcntl
 import json
 import os
-import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from clearway.contracts import errors
-from clearway.contracts.errors import ClearwayError, ConfigError, JobFailed
+from clearway.contracts.errors import JobFailed
 from clearway.infra.environment import Environment
 from clearway.infra.jobs import JobSpec, JobState
+from clearway.infra.jobs.outcome import (
+    ERROR,
+    INPUTS,
+    MEASURED,
+    OUTPUTS,
+    attempt_name,
+    check_key,
+    id_of,
+    key_and_attempt,
+    recorded_error,
+    recorded_measure,
+)
 from clearway.infra.jobs.processes import child_variables, end_processes
 from clearway.infra.jobs.start import start_process
+from clearway.infra.jobs.usage import LOCAL, S_PER_HOUR, Usage, Used
 
 JOBS = "jobs"
-INPUTS, OUTPUTS, ERROR, RECORD = "inputs.json", "outputs.json", "error.json", "job.json"
-LOG, WATCHED, ALIVE = "log", "watched", "alive.lock"
+RECORD, LOG, WATCHED, ALIVE = "job.json", "log", "watched", "alive.lock"
 # What every job runs; the stage's name follows.
 CLEARWAY = (sys.executable, "-m", "clearway")
-_KEY = re.compile(r"^[a-z0-9][a-z0-9_-]{0,99}$")
 # Enough for a Python traceback and what led to it, small enough for a task log line.
 LOG_TAIL_BYTES = 4_000
+# A process shows its environment, by which it is found, once it has loaded its program: long on a busy machine.
+LOOK_S, MAX_LOOKS = 0.02, 500
 
 # Popen objects of jobs this very process started, kept so that ended ones can be reaped.
 _children: dict[Path, subprocess.Popen[bytes]] = {}
@@ -61,8 +74,7 @@ class LocalJobs:
 
     def submit(self, spec: JobSpec) -> str:
         """Start the job, or return the id of the attempt that runs or succeeded under the same key."""
-        if not _KEY.match(spec.key):
-            raise ConfigError(f"job key {spec.key!r} is not allowed; use {_KEY.pattern}")
+        check_key(spec.key)
         folder = self._root / spec.key
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder / "submit.lock"):
@@ -72,7 +84,7 @@ class LocalJobs:
             if last:
                 # A dead attempt may have left workers behind; two attempts must never write side by side.
                 end_processes(last, grace_s=0)
-            attempt = folder / f"{(int(last.name) if last else 0) + 1:04d}"
+            attempt = folder / attempt_name((int(last.name) if last else 0) + 1)
             self._start(spec, attempt)
             return _job_id(attempt)
 
@@ -96,7 +108,7 @@ class LocalJobs:
         if (folder / OUTPUTS).exists():
             return (folder / OUTPUTS).read_text(encoding="utf-8")
         if (folder / ERROR).exists():
-            raise _recorded_error(folder / ERROR)
+            raise recorded_error((folder / ERROR).read_bytes())
         if self.state(job_id) is JobState.RUNNING:
             raise JobFailed(f"job {job_id} still runs; wait for it before asking for its result")
         raise JobFailed(
@@ -118,10 +130,42 @@ class LocalJobs:
             data = data[: data.rfind(b"\n") + 1]
         return data.decode("utf-8", errors="replace"), offset + len(data)
 
+    def attempts(self, key: str) -> tuple[str, ...]:
+        """Ids of all attempts under a key, oldest first."""
+        folder = self._root / key
+        return tuple(_job_id(attempt) for attempt in _attempts(folder)) if folder.is_dir() else ()
+
+    def usage(self, job_id: str) -> Usage | None:
+        """Time on this machine, as its files tell; None while it runs."""
+        state, folder = self.state(job_id), self._folder(job_id)
+        if state is JobState.RUNNING or not (folder / INPUTS).exists():
+            return None
+        measured = (folder / MEASURED).read_bytes() if (folder / MEASURED).exists() else None
+        begin_s = (folder / INPUTS).stat().st_mtime
+        end_s = max((folder / file).stat().st_mtime for file in (INPUTS, LOG, OUTPUTS) if (folder / file).exists())
+        hours = (end_s - begin_s) / S_PER_HOUR
+        return Usage(
+            job_id=job_id,
+            service=LOCAL,
+            has_succeeded=state is JobState.SUCCEEDED,
+            begin_s=begin_s,
+            end_s=end_s,
+            used=(Used(what=LOCAL, hours=hours, full_hours=hours),),
+            measured=recorded_measure(measured),
+        )
+
     def cancel(self, job_id: str, *, grace_s: float = 5.0) -> None:
-        """Stop every process of the job, politely first; a finished job is left alone."""
-        if self.state(job_id) is JobState.RUNNING:
+        """Stop every process of the job, politely first; a finished job is left alone.
+
+        Raises: JobFailed if one survives.
+        """
+        for _ in range(MAX_LOOKS):
+            if self.state(job_id) is not JobState.RUNNING:
+                return
             end_processes(self._folder(job_id), grace_s=grace_s)
+            if self.state(job_id) is JobState.RUNNING:
+                time.sleep(LOOK_S)
+        raise JobFailed(f"job {job_id} runs and none of its processes can be found; look for who holds its {ALIVE}")
 
     def running(self) -> list[str]:
         """Ids of the jobs alive now, for `status`, `stop` and the reconciler."""
@@ -158,9 +202,7 @@ class LocalJobs:
         (attempt / RECORD).write_text(json.dumps(record), encoding="utf-8")
 
     def _folder(self, job_id: str) -> Path:
-        key, _, attempt = job_id.rpartition(".")
-        if not _KEY.match(key) or not attempt.isdigit():
-            raise ConfigError(f"job id {job_id!r} is not one of ours; ids look like <key>.0001")
+        key, attempt = key_and_attempt(job_id)
         return self._root / key / attempt
 
 
@@ -177,20 +219,16 @@ def _log_tail(folder: Path) -> str:
 
 
 def _job_id(attempt: Path) -> str:
-    return f"{attempt.parent.name}.{attempt.name}"
+    return id_of(attempt.parent.name, attempt.name)
+
+
+def _attempts(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_dir() and p.name.isdigit())
 
 
 def _last_attempt(folder: Path) -> Path | None:
-    attempts = sorted(p for p in folder.iterdir() if p.is_dir() and p.name.isdigit())
+    attempts = _attempts(folder)
     return attempts[-1] if attempts else None
-
-
-def _recorded_error(path: Path) -> ClearwayError:
-    raw = json.loads(path.read_text(encoding="utf-8"))
-    found = getattr(errors, raw["error"], None)
-    if isinstance(found, type) and issubclass(found, ClearwayError):
-        return found(raw["text"])
-    return JobFailed(f"{raw['error']}: {raw['text']}")
 
 
 @contextmanager

@@ -1,8 +1,6 @@
 """What a job's process is given, and how all processes of a job are found and ended."""
 
-import ctypes
 import os
-import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,11 +9,10 @@ from typing import Any
 import psutil
 
 from clearway.contracts.errors import JobFailed
-from clearway.infra.environment import PREFIX, Environment
+from clearway.infra.environment import PREFIX, Environment, conf_of
 
 # Rounds of SIGKILL, one second each: a process that survives this is stuck inside the kernel.
 MAX_KILLS = 30
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # Holds the attempt's folder, which no other installation on this machine shares; two may well share job ids.
 JOB_VARIABLE = "CLEARWAY_JOB"
 # A job needs nothing of its orchestrator; these may hold its secrets and tokens.
@@ -33,18 +30,35 @@ def child_variables(env: Environment, folder: Path | None) -> dict[str, str]:
     spinning pool of one library slows down every other (OMP_WAIT_POLICY).
     """
     kept = {k: v for k, v in os.environ.items() if not k.startswith(_DROPPED_PREFIXES)}
-    threads = str(env.jobs.num_threads)
-    pools = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
     return {
         **kept,
-        **pools,
-        **_SILENT,
+        **_settled(env),
         **environment_variables(env),
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "PYTHONUNBUFFERED": "1",
         "PYSPARK_PYTHON": sys.executable,
         **({JOB_VARIABLE: str(folder)} if folder is not None else {}),
     }
+
+
+def cloud_variables(env: Environment) -> dict[str, str]:
+    """The same for a job on another machine, which has folders and credentials of its own.
+
+    Without what its code, which is this project's, says anyway: EMR and SageMaker take a hundred variables at most, and
+    EMR no empty ones.
+    """
+    own = (f"{PREFIX}HOME", f"{PREFIX}PRODUCTS", f"{PREFIX}COST__PRICES")
+    defaults, in_files = environment_variables(Environment()), dict(_flat(conf_of(env.name), PREFIX))
+    told = {
+        name: value
+        for name, value in environment_variables(env).items()
+        if value and name not in own and (name in in_files or value != defaults.get(name))
+    }
+    return {**_settled(env), **told}
+
+
+def _settled(env: Environment) -> dict[str, str]:
+    pools = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    threads = dict.fromkeys(pools, str(env.jobs.num_threads))
+    return {**threads, **_SILENT, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
 
 
 def environment_variables(env: Environment) -> dict[str, str]:
@@ -88,12 +102,6 @@ def end_processes(folder: Path, *, grace_s: float) -> None:
         _signal(alive, "kill")
         psutil.wait_procs(alive, timeout=1)
     raise JobFailed(f"processes of job {folder} do not die: {processes_of(folder)}; look at them before trying again")
-
-
-def die_with_parent() -> None:
-    """Have the kernel kill this process when the one that started it ends (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _signal(processes: list[psutil.Process], verb: str) -> None:
