@@ -1,6 +1,7 @@
 # syntax=docker/dockerfile:1
 # One image for every service of docker-compose.yaml: Airflow's parts, MLflow and the model server differ only in their
 # command. The project lies where the Astro CLI mounts dags/, plugins/ and include/, so it also builds from this file.
+# Targets: runtime (the last, so the default); training and serving for AWS, see docs/aws.md.
 ARG PYTHON=3.11-slim-bookworm
 
 FROM python:${PYTHON} AS packages
@@ -17,7 +18,7 @@ RUN --mount=type=cache,target=/var/cache/pip \
     && $pip -r requirements.txt \
     && { /opt/venv/bin/pip show torch | grep -q '+cpu' || $pip -r requirements-cuda.txt; }
 
-FROM python:${PYTHON} AS runtime
+FROM python:${PYTHON} AS project
 # libgomp1: OpenMP for LightGBM and torch. Nothing else is needed: Spark's engine and the Java runtime come in wheels.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends libgomp1 \
@@ -31,6 +32,8 @@ COPY --chown=50000:0 pyproject.toml airflow_settings.yaml ./
 COPY --chown=50000:0 include include
 COPY --chown=50000:0 plugins plugins
 COPY --chown=50000:0 dags dags
+# Every task is a process of its own and writes no bytecode: without this each would compile all it imports.
+RUN python -m compileall -q include plugins dags
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/usr/local/airflow/include:/usr/local/airflow/plugins \
     PYTHONUNBUFFERED=1 \
@@ -41,6 +44,19 @@ ENV PATH=/opt/venv/bin:$PATH \
     MLFLOW_DISABLE_TELEMETRY=true \
     DO_NOT_TRACK=1 \
     GX_ANALYTICS_ENABLED=false
+
+# Both run as root, which SageMaker asks for: it writes into /opt/ml as root, on a machine that the container has for itself.
+# Jobs bring their command; Batch, which runs this image as well, names the user below.
+FROM project AS training
+CMD ["python", "-m", "clearway", "--help"]
+
+# Started with one word, `serve`. As a volume the folder keeps its owner on Fargate, so a task without rights can write it.
+FROM project AS serving
+VOLUME /var/lib/clearway
+EXPOSE 8080
+ENTRYPOINT ["python", "-m", "clearway.serve.sagemaker"]
+
+FROM project AS runtime
 USER 50000:0
 EXPOSE 8890
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=6 \

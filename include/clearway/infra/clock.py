@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
+from clearway.contracts.errors import ConfigError
+
 
 class Clock(Protocol):
     """Where time comes from."""
@@ -42,8 +44,14 @@ class FakeClock:
 
 
 def parse_instant(text: str) -> datetime:
-    """ISO 8601 text to an aware UTC instant; text without an offset is read as UTC."""
-    instant = datetime.fromisoformat(text)
+    """ISO 8601 text to an aware UTC instant; text without an offset is read as UTC.
+
+    Raises: ConfigError, which is a ValueError.
+    """
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigError(f"{text!r} is no instant: {error}; allowed: 2013-01-31 or 2013-01-31T12:00:00Z") from error
     return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
 
 

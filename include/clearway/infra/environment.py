@@ -5,7 +5,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import pydantic
 
@@ -32,30 +32,122 @@ class Storage(Section):
     kind: Literal["local", "s3"] = "local"
     root: str = ""
 
+    @pydantic.model_validator(mode="after")
+    def _root_is_of_its_kind(self) -> "Storage":
+        if self.kind == "s3" and not self.root.startswith("s3://"):
+            raise ValueError(f"root {self.root!r} is not in S3; give s3://bucket/prefix as CLEARWAY__STORAGE__ROOT")
+        return self
+
 
 class Spark(Section):
-    """`engine`: `sail` needs no Java; `jvm` is stock Spark. `shuffle_partitions` suits one machine's cores."""
+    """`engine`: `sail` needs no Java; `jvm` is stock Spark; `cluster` is the one that started this process (EMR).
 
-    engine: Literal["sail", "jvm"] = "sail"
+    `shuffle_partitions` suits one machine's cores; a cluster has its own.
+    """
+
+    engine: Literal["sail", "jvm", "cluster"] = "sail"
     shuffle_partitions: int = pydantic.Field(4, ge=1)
 
 
 class Jobs(Section):
-    """How stage jobs run: `local` child processes; threads per job; poll interval in seconds.
+    """How stage jobs run: `local` child processes, or `aws`; threads per job; poll interval in seconds.
 
     `deferrable`: tasks wait in the triggerer and hold no worker slot. Off by default: a LocalExecutor of Airflow 3.2
     and 3.3 can fail a deferred task falsely, and a task's log then comes in one piece at its end. `num_tune_workers`:
     processes that share a study, and the threads of the job among them; 0 is one per thread. `price_per_hour`: of this
-    machine, in whatever money budgets are written in; 0 is free.
+    machine, in whatever money budgets are written in; 0 is free. Jobs on AWS are told the price of their own machine.
     """
 
-    kind: Literal["local"] = "local"
+    kind: Literal["local", "aws"] = "local"
     num_threads: int = pydantic.Field(2, ge=1)
     deferrable: bool = False
     poll_s: float = pydantic.Field(0.1, gt=0)
     max_seconds: float = pydantic.Field(3600, gt=0)
     num_tune_workers: int = pydantic.Field(0, ge=0)
     price_per_hour: float = pydantic.Field(0.0, ge=0)
+
+
+AwsService = Literal["sagemaker", "emr_serverless", "emr_ec2", "emr_eks", "batch"]
+
+
+def _default_services() -> dict[str, AwsService]:
+    return {"preprocess": "emr_serverless", "train": "sagemaker"}
+
+
+class Aws(Section):
+    """What the account has, for jobs.kind `aws`.
+
+    `services`: stage → where its job runs; `batch` for all others. `emr_code`: folder in S3 with `clearway_job.py` and
+    `environment.tar.gz`; `emr_max_executors`: of one job. On EC2, `emr_machines`: types a cluster may take, of one
+    size; `emr_service_role`, `emr_profile`: of EMR and of the machines; `emr_access_group`: security group by which EMR
+    reaches them. On EKS, `emr_virtual_cluster`, and `emr_eks_role` for the pods. `emr_release`: of both. `subnets`,
+    `security_groups`: where machines of SageMaker and EMR stand, separated by blanks; empty = in SageMaker's own
+    network, which EMR has not. `batch_definitions`: stage → job definition, where it is not `batch_definition`;
+    `batch_vcpus`, `batch_memory_gb`: of a container, whatever that says. `batch_share`: on whose share of a fair-share
+    queue jobs go; empty = the queue is first in, first out. `signing_secret`: name of the secret that holds the key
+    models are signed with; empty = a key of this machine's own. `model_registry`: first part of the names of
+    SageMaker's model package groups in which answers are mirrored; empty = they are not. `tags`: put on all that is
+    made, besides our own.
+    """
+
+    services: dict[str, AwsService] = pydantic.Field(default_factory=_default_services)
+    emr_application: str = ""
+    emr_role: str = ""
+    emr_code: str = ""
+    emr_max_executors: int = pydantic.Field(10, ge=1)
+    emr_release: str = "emr-7.11.0"
+    emr_machines: str = pydantic.Field("m5.xlarge m5a.xlarge m6i.xlarge m7i.xlarge", pattern=r"^[\w.-]+( [\w.-]+)*$")
+    emr_service_role: str = ""
+    emr_profile: str = ""
+    emr_access_group: str = ""
+    emr_virtual_cluster: str = ""
+    emr_eks_role: str = ""
+    log_group: str = "/clearway/jobs"
+    training_image: str = ""
+    training_role: str = ""
+    training_instance: str = "ml.m7i.2xlarge"
+    training_volume_gb: int = pydantic.Field(50, ge=1)
+    training_is_spot: bool = True
+    subnets: str = ""
+    security_groups: str = ""
+    batch_queue: str = ""
+    batch_definition: str = ""
+    batch_definitions: dict[str, str] = pydantic.Field(default_factory=dict)
+    batch_share: str = ""
+    batch_vcpus: float = pydantic.Field(4.0, gt=0)
+    batch_memory_gb: float = pydantic.Field(16.0, gt=0)
+    signing_secret: str = ""
+    model_registry: str = pydantic.Field("", pattern=r"^([a-zA-Z0-9](-*[a-zA-Z0-9]){0,30})?$")
+    tags: dict[str, str] = pydantic.Field(default_factory=dict)
+
+
+class Cost(Section):
+    """`prices`: file with another price table; empty = infra/cost/prices.yaml.
+
+    `batch_machine`: what containers of Batch run on, `fargate` or a type of EC2 that the table knows.
+    """
+
+    prices: str = ""
+    batch_machine: str = pydantic.Field("fargate", min_length=1)
+
+
+class Metrics(Section):
+    """Where figures of stages go: into the log, or to CloudWatch under `namespace`; docs/aws.md."""
+
+    kind: Literal["local", "cloudwatch"] = "local"
+    namespace: str = pydantic.Field("Clearway", pattern=r"^[A-Za-z0-9._/#-]{1,255}$")
+
+
+class Notify(Section):
+    """`topic`: of SNS, told what a person must know; empty = the log alone."""
+
+    topic: str = ""
+
+
+class Events(Section):
+    """`queue`: address of an SQS queue whose messages ask for releases; empty = none."""
+
+    queue: str = ""
 
 
 class Training(Section):
@@ -107,12 +199,84 @@ class Tracking(Section):
 
 
 class Endpoint(Section):
-    """The model server: base URL and the file with the admin bearer token (empty = <home>/serving/admin.token)."""
+    """The model server: `local` is one process at `url`, `sagemaker` the endpoint that section names.
 
-    kind: Literal["local"] = "local"
+    `admin_token_file`: of the local one; empty = <home>/serving/admin.token.
+    """
+
+    kind: Literal["local", "sagemaker"] = "local"
     url: str = "http://127.0.0.1:8890"
     admin_token_file: str = ""
     timeout_s: float = pydantic.Field(30.0, gt=0)
+
+
+class SageMaker(Section):
+    """The endpoint of endpoint.kind `sagemaker`; docs/aws.md.
+
+    `capture_pct`: share of answers kept in the store; without them nothing is known of scores. `metrics_delay_s`:
+    minutes of CloudWatch younger than this are not counted yet. `shifting`: how SageMaker itself moves an endpoint to
+    another configuration, watched by `alarms` (names, separated by blanks); empty = all at once, unwatched.
+    `max_count`: instances of a variant at most, as many as keep each at `calls_per_minute`; 0 = always instance_count.
+    `shift_pct`: of the instances, first or each time; `bake_s`: between two shifts and at the end. `model_uri`,
+    `model_digest`: what a container serves, set for it by the deployment.
+    """
+
+    endpoint: str = ""
+    image: str = ""
+    role: str = ""
+    instance: str = "ml.m7i.large"
+    instance_count: int = pydantic.Field(1, ge=1)
+    max_count: int = pydantic.Field(0, ge=0)
+    calls_per_minute: float = pydantic.Field(1000.0, gt=0)
+    capture_pct: int = pydantic.Field(100, ge=0, le=100)
+    update_timeout_s: float = pydantic.Field(1800.0, gt=0)
+    poll_s: float = pydantic.Field(10.0, gt=0)
+    metrics_delay_s: float = pydantic.Field(180.0, ge=0)
+    shifting: Literal["", "all_at_once", "canary", "linear"] = ""
+    shift_pct: int = pydantic.Field(10, ge=1, le=100)
+    bake_s: int = pydantic.Field(300, ge=0, le=3600)
+    alarms: str = ""
+    model_uri: str = ""
+    model_digest: str = ""
+
+    @pydantic.model_validator(mode="after")
+    def _counts_are_in_order(self) -> "SageMaker":
+        if 0 < self.max_count < self.instance_count:
+            raise ValueError(f"max_count {self.max_count} is below instance_count {self.instance_count}; correct one")
+        return self
+
+
+class Containers(Section):
+    """What `clearway render` writes for ECS and Kubernetes; docs/aws.md.
+
+    `image`: the Dockerfile's target `serving`, as repository@sha256:…. `min_count`, `max_count`: containers of each
+    version, kept at `target_cpu_pct`; `cpu` in vCPUs. `storage_class`: of a volume per pod; empty = the node's own
+    disk. `gateway`: namespace/name. `priority`: of the listener's rule, those of versions follow it.
+    """
+
+    image: str = ""
+    role: str = ""
+    min_count: int = pydantic.Field(2, ge=1)
+    max_count: int = pydantic.Field(10, ge=1)
+    target_cpu_pct: int = pydantic.Field(60, ge=10, le=90)
+    cpu: float = pydantic.Field(1.0, ge=0.25, le=16)
+    memory_mib: int = pydantic.Field(2048, ge=512)
+    disk_gib: int = pydantic.Field(10, ge=1)
+    host: str = ""
+    namespace: str = pydantic.Field("clearway", pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+    gateway: str = pydantic.Field("", pattern=r"^([a-z0-9-]{1,63}/[a-z0-9.-]{1,253})?$")
+    storage_class: str = ""
+    cluster: str = ""
+    execution_role: str = ""
+    vpc: str = ""
+    listener: str = ""
+    priority: int = pydantic.Field(100, ge=1, le=1000)
+
+    @pydantic.model_validator(mode="after")
+    def _counts_are_in_order(self) -> "Containers":
+        if self.min_count > self.max_count:
+            raise ValueError(f"min_count {self.min_count} is above max_count {self.max_count}; correct one of them")
+        return self
 
 
 class Serving(Section):
@@ -141,7 +305,7 @@ class Serving(Section):
 
 
 class ReleaseStore(Section):
-    """SQLAlchemy URL of the release documents; empty = SQLite below home."""
+    """Of the release documents: a SQLAlchemy URL or `dynamodb://<table>`; empty = SQLite below home."""
 
     url: str = ""
     lease_ttl_s: float = pydantic.Field(120.0, gt=0)
@@ -163,27 +327,38 @@ class Environment(Section):
     storage: Storage = Storage()
     spark: Spark = Spark()
     jobs: Jobs = Jobs()
+    aws: Aws = Aws()
+    cost: Cost = Cost()
+    metrics: Metrics = Metrics()
+    notify: Notify = Notify()
+    events: Events = Events()
     training: Training = Training()
     devices: Devices = Devices()
     tracking: Tracking = Tracking()
     endpoint: Endpoint = Endpoint()
+    sagemaker: SageMaker = SageMaker()
+    containers: Containers = Containers()
     serving: Serving = Serving()
     release_store: ReleaseStore = ReleaseStore()
     approve: Approve = Approve()
+
+    @pydantic.field_validator("home", "products")
+    @classmethod
+    def _is_absolute(cls, value: Path) -> Path:
+        if not value.is_absolute():  # jobs run in other folders, and would each have their own
+            raise ValueError("not a full path; give one that begins with /")
+        if "?" in str(value):  # SQLite's addresses would end there, and two homes share their databases
+            raise ValueError("holds '?', which an address of a database cannot; choose another name")
+        return value
 
     @classmethod
     def load(cls, variables: dict[str, str] | None = None) -> "Environment":
         """Raises: ConfigError naming file or variable, value and what was allowed."""
         env = dict(os.environ) if variables is None else variables
         name = env.get("CLEARWAY_ENV", "local")
-        conf = project_root() / "include" / "conf"
-        if not (conf / f"{name}.yaml").exists():
-            allowed = sorted(p.stem for p in conf.glob("*.yaml") if p.stem != "base")
-            raise ConfigError(f"CLEARWAY_ENV={name!r} has no file conf/{name}.yaml; allowed: {allowed}")
-        merged: dict[str, Any] = {"name": name}
-        for part in ("base", name):
-            _merge(merged, read_yaml(conf / f"{part}.yaml").value or {})
+        merged = {"name": name, **conf_of(name)}
         for key, value in sorted(env.items()):
+            _refuse_one_underscore(key)
             if key.startswith(PREFIX):
                 _merge(merged, _nested(key.removeprefix(PREFIX).lower().split("__"), value))
         try:
@@ -192,8 +367,9 @@ class Environment(Section):
             first = error.errors()[0]
             where = ".".join(str(p) for p in first["loc"])
             variable = PREFIX + where.upper().replace(".", "__")
+            known = f"; allowed: {_names_beside(first['loc'])}" if first["type"] == "extra_forbidden" else ""
             raise ConfigError(
-                f"setting {where!r} is {first.get('input')!r}: {first['msg']}; "
+                f"setting {where!r} is {first.get('input')!r}: {first['msg']}{known}; "
                 f"correct include/conf/ or the variable {variable}"
             ) from error
 
@@ -218,9 +394,40 @@ class Environment(Section):
         )
 
 
+def _refuse_one_underscore(key: str) -> None:
+    """Raises: ConfigError for `CLEARWAY_HOME` and the like, which would change nothing and say nothing."""
+    rest = key.removeprefix("CLEARWAY_")
+    if rest == key or key.startswith(PREFIX):
+        return
+    known = [name.upper() for name in Environment.model_fields]
+    if any(rest == name or rest.startswith(f"{name}_") for name in known):
+        raise ConfigError(f"variable {key} sets nothing; settings are {PREFIX}SECTION__KEY, with two underscores")
+
+
+def _names_beside(loc: tuple[int | str, ...]) -> list[str]:
+    """What could have been meant where a setting is unknown."""
+    part: Any = Environment
+    for piece in loc[:-1]:
+        fields = getattr(part, "model_fields", {})
+        part = fields[piece].annotation if piece in fields else get_args(part)[-1]  # the values of a mapping
+    return sorted(part.model_fields)
+
+
 def _nested(path: list[str], value: str) -> dict[str, Any]:
     head, *rest = path
     return {head: _nested(rest, value) if rest else value}
+
+
+def conf_of(name: str) -> dict[str, Any]:
+    """What include/conf says of an environment. Raises: ConfigError if it has no file."""
+    conf = project_root() / "include" / "conf"
+    if not (conf / f"{name}.yaml").exists():
+        allowed = sorted(p.stem for p in conf.glob("*.yaml") if p.stem != "base")
+        raise ConfigError(f"CLEARWAY_ENV={name!r} has no file conf/{name}.yaml; allowed: {allowed}")
+    merged: dict[str, Any] = {}
+    for part in ("base", name):
+        _merge(merged, read_yaml(conf / f"{part}.yaml").value or {})
+    return merged
 
 
 def _merge(into: dict[str, Any], other: dict[str, Any]) -> None:

@@ -1,7 +1,8 @@
 """Named fault points: `fault("train.after_checkpoint")` does nothing unless CLEARWAY_FAULT names it.
 
-CLEARWAY_FAULT="<point>=<kill|raise|sleep:SECONDS>[@N]" acts at the N-th visit (default the first). A kill is SIGKILL to
-this very process: no handler, no atexit, as when the machine loses power. Refused where CLEARWAY_ENV is not local.
+CLEARWAY_FAULT="<point>=<kill|raise|stop|sleep:SECONDS>[@N]" acts at the N-th visit (default the first). A kill is
+SIGKILL to this very process: no handler, no atexit, as when the machine loses power. A stop is SIGSTOP: it goes on when
+somebody sends SIGCONT, as after a long pause of the machine. Refused where CLEARWAY_ENV is not local.
 """
 
 import os
@@ -37,9 +38,11 @@ def fault(point: str) -> None:
 def _act(action: str, point: str) -> None:
     if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    elif action == "stop":
+        os.kill(os.getpid(), signal.SIGSTOP)
     elif action == "raise":
         raise InjectedFault(f"fault point {point}")
     elif action.startswith("sleep:"):
         time.sleep(float(action.removeprefix("sleep:")))
     else:
-        raise ConfigError(f"fault action {action!r} is unknown; allowed: kill, raise, sleep:SECONDS")
+        raise ConfigError(f"fault action {action!r} is unknown; allowed: kill, raise, stop, sleep:SECONDS")

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from clearway.infra.storage import join
 
+STORY = "story.html"  # the page of a backtest
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -51,9 +53,17 @@ class Layout:
         """What one release leaves behind: reports, evaluation, approval, checkpoints."""
         return self._at("releases", release_id, *parts)
 
+    def rollout_record(self, release_id: str) -> str:
+        """What a release's rollout was judged by, kept when it ended."""
+        return self.release(release_id, "rollout.json")
+
     def history(self, name: str) -> str:
         """How one release or rollback order ended; "" for the folder of all of them."""
         return self._at("history", name)
+
+    def costs(self, *parts: str) -> str:
+        """The ledger of what jobs cost."""
+        return self._at("costs", *parts)
 
     def predictions(self, batch_id: str) -> str:
         """Folder of prediction-log files for rows of one batch."""
@@ -63,9 +73,17 @@ class Layout:
         """Drift and performance reports of one batch."""
         return self._at("monitor", batch_id, *parts)
 
+    def backtest(self, file: str) -> str:
+        """What retraining policies would have done with the product's past; STORY is the page about it."""
+        return self._at("backtest", file)
+
     def decision(self, evidence_digest: str) -> str:
         """A retraining decision."""
         return self._at("decisions", f"{evidence_digest}.json")
+
+    def refusal(self, request_digest: str) -> str:
+        """Why a request for a retraining was not granted, created once."""
+        return self._at("refusals", f"{request_digest}.json")
 
     def claim(self, evidence_digest: str) -> str:
         """Which release took a retraining decision, created once."""

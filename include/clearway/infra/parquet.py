@@ -1,10 +1,13 @@
 """Tables to Parquet bytes and back, always the same bytes for the same rows."""
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from clearway.infra.storage import to_path
 
 # Large enough for one row group per weekly batch, small enough to read a column of a big batch in parts.
 ROWS_PER_GROUP = 1_000_000
@@ -26,6 +29,21 @@ def to_parquet(table: pa.Table) -> bytes:
         data_page_version="1.0",
     )
     return sink.getvalue()
+
+
+def open_parquet(uri: str) -> pq.ParquetFile:
+    """A file of the store, to be read in parts: nothing but what is asked for is fetched."""
+    if uri.startswith("file://"):
+        return pq.ParquetFile(to_path(uri))
+    from clearway.infra.aws.s3_storage import open_s3_file  # noqa: PLC0415 - what one machine never needs
+
+    return pq.ParquetFile(open_s3_file(uri), pre_buffer=True)
+
+
+def read_parquet(uri: str, *, columns: Sequence[str] | None = None) -> pa.Table:
+    """`columns` of a file of the store, None for all."""
+    with open_parquet(uri) as file:
+        return file.read(columns=None if columns is None else list(columns))
 
 
 def from_parquet(data: bytes) -> pa.Table:

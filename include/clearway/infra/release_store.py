@@ -22,7 +22,11 @@ class ReleaseStore(Protocol):
 
 
 def open_release_store(env: Environment) -> ReleaseStore:
-    """The store this environment names: SQLite below home, or any SQLAlchemy URL."""
+    """The store this environment names: SQLite below home, any SQLAlchemy URL, or `dynamodb://table`."""
+    if env.release_store_url.startswith("dynamodb://"):
+        from clearway.infra.aws.dynamo_release_store import DynamoReleaseStore  # noqa: PLC0415
+
+        return DynamoReleaseStore(env.release_store_url)
     from clearway.infra.sql_release_store import SqlReleaseStore  # noqa: PLC0415 - SQLAlchemy costs 0.3 s to import
 
     return SqlReleaseStore(env.release_store_url)

@@ -36,7 +36,7 @@ CONNECT_MARKS = ("SPARK_CONNECT_MODE_ENABLED", "SPARK_REMOTE", "SPARK_LOCAL_REMO
 @contextmanager
 def spark_session(env: Environment) -> Iterator["SparkSession"]:
     """A session of the engine that `env.spark.engine` names, in UTC; stopped on leaving. Raises: MissingExtra."""
-    session, stop = (_sail if env.spark.engine == "sail" else _jvm)(env)
+    session, stop = {"sail": _sail, "jvm": _jvm, "cluster": _cluster}[env.spark.engine](env)
     try:
         yield session
     finally:
@@ -101,6 +101,14 @@ def _jvm(env: Environment) -> tuple["SparkSession", Any]:
         builder = builder.config(key, value)
     with _quiet():
         session = builder.getOrCreate()
+    return session, session.stop
+
+
+def _cluster(env: Environment) -> tuple["SparkSession", Any]:
+    """Where spark-submit started this process: machines, memory and partitions are its business."""
+    with _quiet():
+        session = _builder().getOrCreate()
+    session.conf.set("spark.sql.session.timeZone", _settings(env)["spark.sql.session.timeZone"])
     return session, session.stop
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateTable
 
 from clearway.contracts.codec import from_jsonable, to_jsonable
-from clearway.contracts.errors import CompareAndSwapFailed, Unavailable
+from clearway.contracts.errors import CompareAndSwapFailed, ConfigError, DataError, Unavailable
 from clearway.contracts.manifest import canonical_json
 from clearway.contracts.release_document import ReleaseDocument
 
@@ -38,10 +38,16 @@ class SqlReleaseStore:
     """
 
     def __init__(self, url: str) -> None:
-        self._url = sa.engine.make_url(url)
-        is_sqlite = self._url.get_backend_name() == "sqlite"
-        options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT_S}} if is_sqlite else {}
-        self._engine = sa.create_engine(self._url, poolclass=NullPool, **options)
+        try:
+            self._url = sa.engine.make_url(url)
+            is_sqlite = self._url.get_backend_name() == "sqlite"
+            options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT_S}} if is_sqlite else {}
+            self._engine = sa.create_engine(self._url, poolclass=NullPool, **options)
+        except (sa.exc.ArgumentError, ImportError) as error:
+            raise ConfigError(
+                f"release_store.url cannot be opened: {error}; allowed: sqlite:///file, postgresql+psycopg2://… or "
+                "dynamodb://table; correct CLEARWAY__RELEASE_STORE__URL"
+            ) from error
         self._is_ready = False
         if is_sqlite:
             sa.event.listen(self._engine, "connect", _make_durable)
@@ -88,6 +94,14 @@ class SqlReleaseStore:
             shown, cause = self._url.render_as_string(hide_password=True), getattr(error, "orig", error)
             raise Unavailable(
                 f"release store {shown} does not answer: {cause}; check the database, then retry"
+            ) from error
+        except sa.exc.DatabaseError as error:
+            if isinstance(error, sa.exc.IntegrityError | sa.exc.ProgrammingError):
+                raise
+            shown = self._url.render_as_string(hide_password=True)
+            raise DataError(
+                f"release store {shown} is damaged: {error.orig}; restore it from a copy, or move it away and release "
+                "again: the model server serves on meanwhile"
             ) from error
 
     def _prepare(self) -> None:

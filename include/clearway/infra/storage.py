@@ -2,12 +2,12 @@
 
 import os
 import shutil
-import uuid
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlparse
 
 from clearway.contracts.errors import ConfigError
+from clearway.infra.durable import sync_folder, write_temporary
 from clearway.infra.faults import fault
 
 
@@ -55,11 +55,23 @@ def to_path(uri: str) -> Path:
     return Path(unquote(parsed.path))
 
 
+def scratch_of(uri: str, *, root: str, home: Path) -> Path:
+    """The folder of this machine for what only its own jobs keep for `uri`: checkpoints, the journal of a study.
+
+    In a local store it is `uri` itself, else the same place below `home`/scratch. `root`: of the store.
+    """
+    return to_path(uri) if uri.startswith("file://") else home / "scratch" / uri.removeprefix(root).strip("/")
+
+
 def open_storage(root: str) -> Storage:
     """The implementation that serves `root`, by its scheme. Raises: ConfigError."""
     if root.startswith("file://"):
         return LocalStorage()
-    raise ConfigError(f"storage root {root!r} is not supported here; allowed: file:///…")
+    if root.startswith("s3://"):
+        from clearway.infra.aws.s3_storage import S3Storage  # noqa: PLC0415 - what one machine never needs
+
+        return S3Storage()
+    raise ConfigError(f"storage root {root!r} is not supported here; allowed: file:///…, s3://bucket/prefix")
 
 
 class LocalStorage:
@@ -70,21 +82,21 @@ class LocalStorage:
 
     def write(self, uri: str, data: bytes) -> None:
         path = to_path(uri)
-        temporary = _write_temporary(path, data)
+        temporary = write_temporary(path, data)
         fault("storage.before_rename")
         temporary.replace(path)
-        _fsync_folder(path.parent)
+        sync_folder(path.parent)
 
     def create(self, uri: str, data: bytes) -> bool:
         path = to_path(uri)
-        temporary = _write_temporary(path, data)
+        temporary = write_temporary(path, data)
         try:
             os.link(temporary, path)  # fails if the name is taken: the atomic put-if-absent of a file system
         except FileExistsError:
             return False
         finally:
             temporary.unlink()
-        _fsync_folder(path.parent)
+        sync_folder(path.parent)
         return True
 
     def exists(self, uri: str) -> bool:
@@ -96,21 +108,3 @@ class LocalStorage:
 
     def delete_tree(self, prefix: str) -> None:
         shutil.rmtree(to_path(prefix), ignore_errors=True)
-
-
-def _write_temporary(path: Path, data: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{uuid.uuid4().hex}")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    return temporary
-
-
-def _fsync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -139,10 +139,22 @@ class Endpoint(Protocol):
         ...
 
 
+def check_strategies(env: Environment, chain: Sequence[str]) -> None:
+    """Raises: ConfigError if this environment's endpoint cannot carry a rollout of these strategies."""
+    impossible = sorted({"shadow", "ab_test"} & set(chain)) if env.endpoint.kind == "sagemaker" else []
+    if impossible:
+        raise ConfigError(
+            f"rollout strategy {', '.join(impossible)} cannot run on a SageMaker endpoint, which pairs no answers of a "
+            "shadow and takes no outcomes; allowed: blue_green, canary, watch, or endpoint.kind local"
+        )
+
+
 def open_endpoint(env: Environment) -> Endpoint:
     """The endpoint this environment names. Raises: ConfigError."""
-    if env.endpoint.kind != "local":
-        raise ConfigError(f"endpoint kind {env.endpoint.kind!r} is not known; allowed: local")
+    if env.endpoint.kind == "sagemaker":
+        from clearway.infra.aws.endpoint import open_sagemaker  # noqa: PLC0415 - what one machine never needs
+
+        return open_sagemaker(env)
     from clearway.infra.endpoint.local import LocalEndpoint  # noqa: PLC0415 - only jobs talk to an endpoint
 
     return LocalEndpoint(env.endpoint.url, token_file=env.admin_token_file, timeout_s=env.endpoint.timeout_s)

@@ -1,0 +1,1 @@
+"""What the rest of infra is on AWS: the same Protocols, over boto3."""

@@ -1,0 +1,24 @@
+"""What a container that serves one model (`clearway.serve.sagemaker`) is told, wherever it runs."""
+
+from clearway.infra.environment import PREFIX, Environment
+
+DIGEST_VARIABLE = f"{PREFIX}SAGEMAKER__MODEL_DIGEST"
+URI_VARIABLE = f"{PREFIX}SAGEMAKER__MODEL_URI"
+
+
+def variables_of(env: Environment, *, home: str) -> dict[str, str]:
+    """What it needs to know besides its model. `home`: the folder it may write. Names of secrets, never secrets."""
+    given = {
+        "CLEARWAY_ENV": env.name,
+        f"{PREFIX}STORAGE__KIND": env.storage.kind,
+        f"{PREFIX}STORAGE__ROOT": env.store_root,
+        f"{PREFIX}HOME": home,
+        f"{PREFIX}AWS__SIGNING_SECRET": env.aws.signing_secret,
+        f"{PREFIX}SERVING__SLOW_S": str(env.serving.slow_s),
+    }
+    return {name: value for name, value in given.items() if value}
+
+
+def model_variables(uri: str, digest: str) -> dict[str, str]:
+    """Which model it serves; it starts with no other."""
+    return {URI_VARIABLE: uri, DIGEST_VARIABLE: digest}
