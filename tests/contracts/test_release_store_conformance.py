@@ -1,6 +1,7 @@
-"""What every release store owes its callers. Implementations: SQLite; PostgreSQL where a server is named.
+"""What every release store owes its callers.
 
-CLEARWAY_TEST_POSTGRES_URL=postgresql+psycopg2://… adds the second one.
+Implementations: SQLite; DynamoDB as moto knows it; PostgreSQL where a server is named:
+CLEARWAY_TEST_POSTGRES_URL=postgresql+psycopg2://… adds the last one.
 """
 
 import dataclasses
@@ -11,9 +12,12 @@ import threading
 
 import pytest
 
-from clearway.contracts.errors import CompareAndSwapFailed, Unavailable
+from aws_kit import make_table
+from clearway.contracts.errors import CompareAndSwapFailed, ConfigError, DataError, Unavailable
 from clearway.contracts.release_document import HistoryEntry as Entry
 from clearway.contracts.release_document import Lease, Outcome, Phase, ReleaseDocument, Version
+from clearway.infra.environment import Environment
+from clearway.infra.release_store import open_release_store
 from clearway.infra.sql_release_store import SqlReleaseStore
 
 FULL = ReleaseDocument(
@@ -37,14 +41,21 @@ FULL = ReleaseDocument(
 )
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", pytest.param("dynamodb", marks=pytest.mark.slow)])
 def url(request, tmp_path):
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'deep' / 'er' / 'release.db'}"
+    if request.param == "dynamodb":
+        request.getfixturevalue("aws")
+        return f"dynamodb://{make_table()}"
     named = os.environ.get("CLEARWAY_TEST_POSTGRES_URL")
     if not named:
         pytest.skip("no PostgreSQL named; set CLEARWAY_TEST_POSTGRES_URL to test against one")
     return named
+
+
+def store_at(url):
+    return open_release_store(Environment.load({"CLEARWAY__RELEASE_STORE__URL": url}))
 
 
 def product(url, name):
@@ -52,20 +63,20 @@ def product(url, name):
 
 
 def test_an_unknown_product_has_a_fresh_document_at_version_zero(url):
-    assert SqlReleaseStore(url).read("nobody") == (ReleaseDocument(product="nobody"), 0)
+    assert store_at(url).read("nobody") == (ReleaseDocument(product="nobody"), 0)
 
 
 def test_every_field_comes_back_as_it_was_stored(url):
-    store, name = SqlReleaseStore(url), product(url, "flights")
+    store, name = store_at(url), product(url, "flights")
     document = dataclasses.replace(FULL, product=name)
     assert store.swap(document, expected_version=0) == 1
     assert store.read(name) == (document, 1)
-    assert SqlReleaseStore(url).read(name) == (document, 1)
+    assert store_at(url).read(name) == (document, 1)
 
 
 @pytest.mark.parametrize("expected", [0, 1, 3])
 def test_a_write_against_another_version_changes_nothing(url, expected):
-    store, name = SqlReleaseStore(url), product(url, "p")
+    store, name = store_at(url), product(url, "p")
     document = ReleaseDocument(product=name)
     store.swap(document, expected_version=0)
     store.swap(document, expected_version=1)
@@ -75,7 +86,7 @@ def test_a_write_against_another_version_changes_nothing(url, expected):
 
 
 def test_products_do_not_touch_each_other(url):
-    store, one, two = SqlReleaseStore(url), product(url, "one"), product(url, "two")
+    store, one, two = store_at(url), product(url, "one"), product(url, "two")
     store.swap(ReleaseDocument(product=one, epoch=1), expected_version=0)
     store.swap(ReleaseDocument(product=two, epoch=2), expected_version=0)
     assert store.read(one)[0].epoch == 1
@@ -87,8 +98,8 @@ def test_of_many_racing_threads_each_version_has_one_winner(url):
     barrier = threading.Barrier(num_threads)
 
     def work(number):
-        store = SqlReleaseStore(url)
-        barrier.wait(20)
+        store = store_at(url)
+        barrier.wait(120)
         for version in range(5):
             try:
                 store.swap(ReleaseDocument(product=name, epoch=number), expected_version=version)
@@ -110,9 +121,10 @@ TAKE_EPOCHS = """
 import sys
 from clearway.contracts.errors import CompareAndSwapFailed
 from clearway.contracts.release_document import take_lease
-from clearway.infra.sql_release_store import SqlReleaseStore
+from clearway.infra.environment import Environment
+from clearway.infra.release_store import open_release_store
 url, name, holder, num_takes = sys.argv[1:]
-store, num_taken = SqlReleaseStore(url), 0
+store, num_taken = open_release_store(Environment.load({"CLEARWAY__RELEASE_STORE__URL": url})), 0
 while num_taken < int(num_takes):
     document, version = store.read(name)
     owned = take_lease(document, holder=holder, now_s=0, ttl_s=0, is_seized=True)
@@ -137,6 +149,18 @@ def test_a_store_that_cannot_be_opened_is_unavailable(tmp_path):
     (tmp_path / "file").write_text("no database")
     with pytest.raises(Unavailable, match="does not answer"):
         SqlReleaseStore(f"sqlite:///{tmp_path}").read("p")
+
+
+def test_a_damaged_file_is_named_and_not_retried(tmp_path):
+    (tmp_path / "release.db").write_bytes(b"no database " * 500)
+    with pytest.raises(DataError, match=r"release\.db is damaged: file is not a database; restore it"):
+        SqlReleaseStore(f"sqlite:///{tmp_path / 'release.db'}").read("p")
+
+
+@pytest.mark.parametrize("url", ["no url", "nosuch://host/db", "oracle://host/db"])
+def test_an_address_that_nothing_can_open_is_a_mistake_in_the_settings(url):
+    with pytest.raises(ConfigError, match=r"allowed: sqlite:.*CLEARWAY__RELEASE_STORE__URL"):
+        SqlReleaseStore(url)
 
 
 def test_a_folder_that_cannot_be_made_is_unavailable():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from aws_kit import make_bucket
 from clearway.infra.storage import Storage, join, open_storage
 
 
@@ -13,11 +14,18 @@ def local_root(tmp_path: Path) -> str:
     return (tmp_path / "a store with spaces é").as_uri()
 
 
-STORAGES: dict[str, Callable[[Path], str]] = {"local": local_root}
+def s3_root(_: Path) -> str:
+    return f"s3://{make_bucket()}/a prefix with spaces é"
 
 
-@pytest.fixture(params=sorted(STORAGES))
+STORAGES: dict[str, Callable[[Path], str]] = {"local": local_root, "s3": s3_root}
+NEEDS = {"s3": "aws"}
+
+
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.slow)])
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param in NEEDS:
+        request.getfixturevalue(NEEDS[request.param])
     return STORAGES[request.param](tmp_path)
 
 
