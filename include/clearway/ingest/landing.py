@@ -5,7 +5,7 @@ the line leaves garbage, one after it is finished by the next run, which makes t
 """
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import pyarrow as pa
@@ -26,6 +26,7 @@ from clearway.ingest.quarantine import set_aside
 from clearway.ingest.schema import Problem, ProblemKind
 from clearway.ingest.sources import NotDelivered, Source, open_source
 from clearway.product import LoadedProduct
+from clearway.product_source import FilesSource
 
 LOG = logging.getLogger("clearway.ingest")
 # Raised when the same tables would be landed as other bytes; part of every fingerprint.
@@ -88,11 +89,17 @@ class Landing:
             )
         ):
             return Landed(batch_id=batch_id, verdict=Verdict.PASS, digest=entry.digest)
-        batch = cut(self.product.spec, self._tables(batch_id, delivery), start=start, end=end)
+        delivered = self._tables(batch_id, delivery)
+        batch = cut(self.product.spec, delivered, start=start, end=end)
         problems = [*batch.problems, *(self._lateness(batch_id) if entry is None else [])]
+        left_out = self._left_out(delivered, batch)
         if problems:
-            return self._refuse(batch_id, problems, batch)
-        return self._write(batch_id, batch, entry, fingerprint=fingerprint, start=start, end=end)
+            return self._refuse(batch_id, problems, batch, left_out=left_out)
+        landed = self._write(batch_id, batch, entry, fingerprint=fingerprint, start=start, end=end)
+        if not left_out:
+            return landed
+        LOG.warning("batch %s: %s", batch_id, left_out)
+        return replace(landed, reason=f"batch {batch_id}: {left_out}")
 
     def _tables(self, batch_id: str, delivery: str) -> Conformed:
         if delivery not in self._conformed:
@@ -131,9 +138,22 @@ class Landing:
         text = f"newer batches up to {newer[-1]} are landed already; land it in one window with all of them"
         return [Problem(kind=ProblemKind.LATE, table="batch", text=text)]
 
-    def _refuse(self, batch_id: str, problems: list[Problem], batch: Cut) -> Landed:
+    def _left_out(self, delivered: Conformed, batch: Cut) -> str:
+        """Rows that no batch will ever hold, in words: of a file of this batch's own, and outside its interval."""
+        source, has_shape = self.product.spec.source, self.product.spec.shape is not None
+        if not isinstance(source, FilesSource) or has_shape:
+            return ""
+        said = []
+        for name, table in batch.tables.items():
+            num = len(delivered.tables[name]) - len(table)
+            if num and source.is_per_batch(name):
+                total = len(delivered.tables[name])
+                said.append(f"{num} of {total} rows of {name} lie outside its interval (UTC) and are left out")
+        return "; ".join(said)
+
+    def _refuse(self, batch_id: str, problems: list[Problem], batch: Cut, *, left_out: str) -> Landed:
         uri = set_aside(self.storage, self.layout, batch_id, problems=problems, tables=batch.tables)
-        reason = f"batch {batch_id} quarantined: {'; '.join(map(str, problems))}; see {uri}"
+        reason = f"batch {batch_id} quarantined: {'; '.join(filter(None, (*map(str, problems), left_out)))}; see {uri}"
         LOG.warning("%s", reason)
         return Landed(batch_id=batch_id, verdict=Verdict.FAIL, digest=None, reason=reason)
 

@@ -11,6 +11,9 @@ from clearway.infra.raw_windows import LandedBatch, RawWindow, write_window
 from clearway.ingest.spec import Inputs, Outputs
 from clearway.product import LoadedProduct
 
+# Batches that a reason describes one by one; the log has all.
+MAX_NOTES = 3
+
 
 def run(inputs: Inputs, *, product: LoadedProduct, env: Environment) -> Outputs:
     """Land every whole interval inside [start, end).
@@ -33,11 +36,13 @@ def run(inputs: Inputs, *, product: LoadedProduct, env: Environment) -> Outputs:
         batches=batches,
     )
     refusals = [r.reason for r in results if r.digest is None]
+    notes = [r.reason for r in results if r.digest is not None and r.reason][:MAX_NOTES]
+    counts = f"{len(batches)} batches landed, {sum(r.is_new for r in results)} of them new"
     verdicts = {r.verdict for r in results}
     verdict = next(v for v in (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS) if v in verdicts)
     return Outputs(
         verdict=verdict,
-        reason="; ".join(refusals) or f"{len(batches)} batches landed, {sum(r.is_new for r in results)} of them new",
+        reason="; ".join(refusals or [counts, *notes]),
         raw=write_window(landing.storage, landing.layout, window) if batches else None,
         end=window.end,
         num_batches=len(batches),

@@ -115,6 +115,34 @@ def test_a_misshapen_batch_is_quarantined_with_its_reason(
     assert shop.files("quarantine") == kept
 
 
+def test_an_unreadable_delivery_is_told_with_its_file(shop: Shop) -> None:
+    shop.deliver(1, line(1, 1), line(1, 2, amount="12 kg"))
+    reason = shop.ingest(1, 1).reason
+    assert "sales-2024-01-01.csv: " in reason
+    assert "'12 kg'" in reason
+
+
+def test_rows_that_no_batch_will_hold_are_told(shop: Shop) -> None:
+    night = "night,2024-01-02T00:30:00+02:00,9.5,1"  # the first of January in UTC
+    shop.deliver_well(1)
+    shop.deliver(2, line(2, 1), line(2, 2), night)
+    outputs = shop.ingest(1, 2)
+    told = "batch 2024-01-02: 1 of 3 rows of sales lie outside its interval (UTC) and are left out"
+    assert (outputs.verdict, outputs.reason) == (Verdict.PASS, f"2 batches landed, 2 of them new; {told}")
+
+
+def test_a_batch_refused_as_empty_says_where_its_rows_are(shop: Shop) -> None:
+    shop.deliver(1, line(3, 1), line(3, 2), line(3, 3))
+    reason = shop.ingest(1, 1).reason
+    assert "0 rows, at least 2 declared (empty); 3 of 3 rows of sales lie outside its interval" in reason
+
+
+def test_a_folder_in_place_of_a_file_is_a_mistake(shop: Shop) -> None:
+    (shop.product.folder / "inbox" / "sales-2024-01-01.csv").mkdir()
+    with pytest.raises(ConfigError, match=r"is a folder; allowed: a file; correct source\.files"):
+        shop.ingest(1, 1)
+
+
 def test_one_bad_batch_does_not_hold_up_the_others_of_its_window(shop: Shop) -> None:
     shop.deliver_well(1, 3)
     shop.deliver(2, line(2, 1))
