@@ -3,19 +3,36 @@
 Addresses are URIs (`file://`, `s3://`), so the same file runs on a laptop and on a cluster.
 """
 
+import traceback
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 
-from pyspark.errors import PySparkException
+from pyspark.errors import (
+    AnalysisException,
+    ArithmeticException,
+    IllegalArgumentException,
+    NumberFormatException,
+    PySparkException,
+    SparkRuntimeException,
+)
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - its usual name
 
-from clearway.contracts.errors import ConfigError
+from clearway.contracts.errors import ClearwayError, ConfigError, DataError
 from clearway.infra.snapshots import Snapshot
 from clearway.preprocess.plan import Stretch, rows_table
 from clearway.preprocess.text import tokens_of
 from clearway.product import LoadedProduct, Product
 
+# What both engines raise for values that an expression cannot take; anything else may be the engine's own trouble.
+WRONG_DATA = (
+    AnalysisException,
+    ArithmeticException,
+    IllegalArgumentException,
+    NumberFormatException,
+    SparkRuntimeException,
+)
 BATCH_ID = "batch_id"
 ROWS = "rows"
 
@@ -43,7 +60,7 @@ def write_features(
 def features_of(product: LoadedProduct, tables: dict[str, DataFrame]) -> DataFrame:
     """Key, clock, declared features and batch of `tables["rows"]`, in declared types."""
     spec = product.spec
-    made: DataFrame = product.function(spec.features.function)(tables)
+    made = _made(product, tables)
     numbers = (F.col(name).cast("double").alias(name) for name in spec.features.numeric)
     texts = (F.col(name).cast("string").alias(name) for name in spec.features.categorical)
     documents = [] if spec.features.text is None else [F.col(spec.features.text), tokens_of(spec.features.text)]
@@ -52,18 +69,51 @@ def features_of(product: LoadedProduct, tables: dict[str, DataFrame]) -> DataFra
     )
 
 
+def _made(product: LoadedProduct, tables: dict[str, DataFrame]) -> DataFrame:
+    """What the product's function returns. Raises: ConfigError if it fails, or returns no DataFrame."""
+    path = product.spec.features.function
+    try:
+        made = product.function(path)(tables)
+    except (ClearwayError, PySparkException):
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if Path(frame.filename).parent == product.folder]
+        where = f", line {lines[-1]}" if lines else ""
+        raise ConfigError(
+            f"{path} of {product.name!r} raised {type(error).__name__}: {error}{where}; it is handed the tables "
+            f"{sorted(tables)}; correct it"
+        ) from error
+    if not isinstance(made, DataFrame):
+        raise ConfigError(
+            f"{path} of {product.name!r} returned a {type(made).__name__}; allowed: a Spark DataFrame; return the rows "
+            "with their features"
+        )
+    return made
+
+
 def _explain(product: LoadedProduct, tables: dict[str, DataFrame], error: PySparkException) -> None:
-    """Raises: ConfigError if the failure is a feature that was declared and not made.
+    """Raises: ConfigError if the failure is a feature that was declared and not made, DataError if it is in the data.
 
     Asked only after a failure: resolving the columns of a wide plan costs as much as computing a small batch.
     """
     spec = product.spec
-    made: DataFrame = product.function(spec.features.function)(tables)
-    absent = sorted({spec.features.key, spec.features.time, *spec.features.columns} - set(made.columns))
+    try:
+        names = set(_made(product, tables).columns)
+    except AnalysisException as wrong:
+        raise ConfigError(
+            f"{spec.features.function} of {product.name!r} cannot be computed: {wrong}; correct it"
+        ) from wrong
+    absent = sorted({spec.features.key, spec.features.time, *spec.features.columns} - names)
     if absent:
         raise ConfigError(
             f"{spec.features.function} of {product.name!r} does not return columns {absent}; make them, or take them "
             "out of product.yaml"
+        ) from error
+    if isinstance(error, WRONG_DATA):
+        raise DataError(
+            f"{spec.features.function} of {product.name!r} fails on the rows at hand: {error}; allowed: numbers under "
+            "numeric, null where there is none (F.try_divide); correct the function or product.yaml"
         ) from error
 
 

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from clearway.infra.datasets import DAY, KEY, LABEL, TIME, DatasetDocument, feature_uris, read_labels
 from clearway.infra.layout import Layout
-from clearway.infra.storage import Storage, to_path
+from clearway.infra.parquet import open_parquet
+from clearway.infra.storage import Storage
 
 ROWS_PER_CHUNK = 65_536
 
@@ -101,7 +101,7 @@ def scan(storage: Storage, layout: Layout, document: DatasetDocument, *, label: 
     order: list[str] | None = None
     others = []
     for piece, uri in zip(document.features, feature_uris(storage, layout, document), strict=True):
-        with pq.ParquetFile(to_path(uri)) as file:
+        with open_parquet(uri) as file:
             names = file.schema_arrow.names
             order = order or names
             if names != order:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from clearway.contracts.errors import ConfigError, IntegrityError
+from clearway.contracts.errors import ClearwayError, ConfigError, DataError, IntegrityError
 from clearway.infra.datasets import DatasetDocument, open_dataset, read_features, read_labelled
 from clearway.infra.environment import Environment
 from clearway.infra.faults import InjectedFault
@@ -17,6 +17,8 @@ from clearway.preprocess.spec import Outputs
 from clearway.product import LoadedProduct
 from clearway.product_yaml import load_product
 
+MADE = ("temp_range", "month", "rain_days_3d", "rain_days_7d", "rain_days_30d", "precipitation_7d", "temp_mean_7d")
+TEXTS = ", ".join(f"\"'cold' AS {name}\"" for name in (*MADE, "temp_change_7d", "season"))
 YEAR = {"first": "2012-01-01", "start": "2012-01-01", "end": "2013-01-01"}
 
 
@@ -74,6 +76,41 @@ def test_a_changed_feature_function_computes_again(
     # The older dataset named snapshots that are no longer current; reading it says so instead of mixing the two.
     with pytest.raises(IntegrityError, match="run the preprocess stage again"):
         read_features(storage, layout, document(env, before))
+
+
+@pytest.mark.parametrize(
+    ("body", "error", "told"),
+    [
+        (
+            "tables['snow']",
+            ConfigError,
+            r"build of 'seattle_rain' raised KeyError: 'snow', line 2; it is handed the tables",
+        ),
+        ("None", ConfigError, "returned a NoneType; allowed: a Spark DataFrame"),
+        ("tables['rows'].toArrow()", ConfigError, "returned a Table; allowed: a Spark DataFrame"),
+        ("tables['rows'].select('snow')", ConfigError, "cannot be computed: .*snow"),
+        (
+            f"tables['rows'].selectExpr('*', {TEXTS})",
+            DataError,
+            "fails on the rows at hand: .*; allowed: numbers under",
+        ),
+    ],
+    ids=["raises", "nothing", "no frame", "unknown column", "text as number"],
+)
+def test_a_feature_function_that_fails_is_told_with_what_to_correct(
+    rain: LoadedProduct,
+    env: Environment,
+    prepare: Callable[..., Outputs],
+    tmp_path: Path,
+    body: str,
+    error: type[ClearwayError],
+    told: str,
+) -> None:
+    folder = tmp_path / rain.name
+    shutil.copytree(rain.folder, folder)
+    (folder / "features.py").write_text(f"def build(tables):\n    return {body}\n")
+    with pytest.raises(error, match=told):
+        prepare(load_product(folder), env, first="2012-01-01", start="2012-01-01", end="2012-02-01")
 
 
 def test_a_declared_feature_that_is_not_made_is_named(
