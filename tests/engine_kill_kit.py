@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch._dynamo  # noqa: F401 - what DDP imports: a second of every fork, here once for all of them
+
 import clearway.engine.sharded
 from clearway.engine.world import World
 from engine_kit import DDP, RECIPE, Curve, digest, keep_in, results, run, together
@@ -79,8 +81,15 @@ def kill_and_resume(whole: Undisturbed, kill: Kill, folder: Path) -> str:
     lost = kill.step - ends[0]["resumed"]
     if lost > NUM_RANKS + 1:  # the step at hand, the save at hand, and the one still under way
         return f"lost {lost} steps"
-    same = [{**end, "resumed": 0} for end in ends] == [{**end, "resumed": 0} for end in whole.end]
-    return "" if same else f"ended elsewhere: {ends} instead of {whole.end}"
+    differing = {name for end, calm in zip(ends, whole.end, strict=True) for name in _differing(end, calm)}
+    return f"ended with another {' and '.join(sorted(differing))}: {ends} instead of {whole.end}" if differing else ""
+
+
+def _differing(end: dict[str, Any], calm: dict[str, Any]) -> list[str]:
+    """What a rank ended with that a calm run did not. A run resumed at the very end sees no batch at all."""
+    seen = calm["last_batch"] if end["resumed"] < NUM_STEPS else []
+    expected = calm | {"last_batch": seen, "resumed": end["resumed"]}
+    return [name for name in expected if end[name] != expected[name]]
 
 
 def _train(world: World, folder: Path, *, every_s: float) -> Any:
@@ -91,4 +100,9 @@ def _train(world: World, folder: Path, *, every_s: float) -> Any:
     # The optimizer's state is in the shards; torch's own metadata names each save differently.
     shards = {name: sha for name, sha in manifest["files"].items() if name != ".metadata"}
     kept = {"shards": shards, "progress": manifest["progress"], "step": manifest["step"]}
-    return {"digest": digest(trained, task if task.seen else None), "kept": kept, "resumed": trained.resumed_step}
+    return {
+        "digest": digest(trained),
+        "last_batch": task.seen[-1:],
+        "kept": kept,
+        "resumed": trained.resumed_step,
+    }

@@ -29,7 +29,7 @@ FORK = multiprocessing.get_context("fork")
 RECIPE = Recipe(seed=3, batch_size=16, num_epochs=4, lr=0.02, weight_decay=0.01)  # 10 steps an epoch, 40 in all
 SINGLE = Plan()
 DDP = Plan(data_parallel=DataParallel.DDP)
-TIMEOUT = timedelta(seconds=20)
+TIMEOUT = timedelta(seconds=60)
 
 
 class Block(nn.Module):
@@ -157,9 +157,11 @@ def together(
     num_ranks: int = 2,
     faults: Mapping[int, str] | None = None,
     timeout: timedelta = TIMEOUT,
-    limit_s: float = 60.0,
+    limit_s: float = 120.0,
+    hung: frozenset[int] = frozenset(),
 ) -> list[Ended]:
-    """`work` on every rank of a gloo group of forked processes. `faults`: CLEARWAY_FAULT by rank."""
+    """`work` on every rank of a gloo group of forked processes. `faults`: CLEARWAY_FAULT by rank; `hung`: ranks that
+    are not waited for once those before them have ended."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     pipes = [FORK.Pipe(duplex=False) for _ in range(num_ranks)]
@@ -172,9 +174,10 @@ def together(
     for _, end in pipes:
         end.close()
     ended = []
-    for process, (start, _) in zip(processes, pipes, strict=True):
-        found = _word(start, limit_s)
-        process.join(limit_s)
+    for rank, (process, (start, _)) in enumerate(zip(processes, pipes, strict=True)):
+        patience_s = 0.0 if rank in hung else limit_s
+        found = _word(start, patience_s)
+        process.join(patience_s)
         if process.is_alive():
             process.kill()
             process.join()

@@ -1,37 +1,52 @@
 """What a training sample costs: the engine's loop beside a stock DataLoader loop, a bare loop and its own float32.
 
-    python tests/benchmarks/bench_train.py
+    python tests/benchmarks/bench_train.py [product] [--rounds 3]
+    python tests/benchmarks/bench_train.py anchor [--rounds 5]
+    python tests/benchmarks/bench_train.py checkpoints [--rounds 6] [--seconds 8] [--every 0.25]
+    python tests/benchmarks/bench_train.py ranks [--rounds 5]
 
-Interleaved rounds in one process, one thread; CPU microseconds per row seen (medians), on random rows with the flights
-product's number of columns. The bare loop has the same network, optimizer, order and noise, and nothing else: no
-checkpoints, meters, plans or ranks. Also the share of this core's float32 matrix product peak,
-the latency of one row in ONNX Runtime, what a checkpoint costs, and that cost as a share of the default interval.
+Rounds are interleaved, one thread; CPU microseconds per row seen, medians. `product`: random rows with the flights
+product's number of columns, its network. The bare loop has the same network, optimizer, order and noise, and nothing
+else: no checkpoints, meters, plans or ranks. Also the share of this core's float32 matrix product peak, the latency of
+one row in ONNX Runtime, and what one checkpoint costs. `anchor`: a network a third as large (anchor_net.py), for which
+the loop around it shows. `checkpoints`: pairs of the same training, without and with checkpoints, twenty times as
+often as by default, so that what one costs shows; CPU and wall time of one, and of one per default interval. `ranks`:
+two processes of one thread against one of two threads, the same batches; needs two idle cores.
 """
 # ruff: noqa: T201
 
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+import scipy.stats
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import anchor_net
+
+import clearway.engine.checkpoints
 from clearway.engine.adamw import AdamW
 from clearway.engine.checkpoints import save
-from clearway.engine.keeping import State
+from clearway.engine.keeping import Keeping, State
 from clearway.engine.order import epoch_order, noise_seed, num_steps_per_epoch, one_cycle
 from clearway.product import Model
 from clearway.tabular.bins import Bins
+from clearway.tabular.export import to_onnx
 from clearway.tabular.fit import CPU, Rows, TabularTask, World, fit, has_fast_bfloat16, make_deterministic
 from clearway.tabular.model import ModelShape, Noise, build, loss_sum, parameter_arrays, shape_of
 from clearway.tabular.training_set import encode
-from clearway.train.export import to_onnx
+from engine_kit import results
 
 NUM_NUMERIC, CARDINALITIES = 84, (4, 17, 106, 218, 30, 90)
 
@@ -115,14 +130,9 @@ def checkpoint_ms(shape: ModelShape) -> float:
         return (time.perf_counter() - before) / 5 * 1e3
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=8192)
-    parser.add_argument("--rounds", type=int, default=3)
-    args = parser.parse_args()
-    make_deterministic(1)
+def product(rounds: int, num_rows: int) -> dict[str, Any]:
     settings = Model(num_epochs=1)
-    rows, bins, numeric, category = random_rows(args.rows, settings)
+    rows, bins, numeric, category = random_rows(num_rows, settings)
     shape = shape_of(settings, num_numeric=NUM_NUMERIC, cardinalities=CARDINALITIES)
 
     def ours(*, is_bfloat16: bool) -> None:
@@ -137,20 +147,144 @@ def main() -> None:
     if has_fast_bfloat16(CPU):
         loops["bare loop, bfloat16"] = lambda: bare_loop(rows, shape, settings, is_bfloat16=True)
         loops["ours, bfloat16"] = lambda: ours(is_bfloat16=True)
-    for loop in loops.values():
-        loop()  # first calls import and allocate
-    times = {name: [] for name in loops}
-    for _ in range(args.rounds):
-        for name, loop in loops.items():
-            times[name].append(cpu_us_per_row(loop, args.rows))
-    result = {name: round(statistics.median(values), 1) for name, values in times.items()}
+    result: dict[str, Any] = in_turn(loops, rounds=rounds, num_rows=num_rows)
     mflop = TabularTask(rows, shape, settings, rank=0).flops_per_sample / 1e6
     result["share of the float32 peak"] = round(mflop / result["ours, float32"] / peak_gflops() * 1e3, 2)
     graph = to_onnx(parameter_arrays(build(shape, seed=0)), shape, bins)
     result["one row in ONNX Runtime, us"] = round(row_latency_us(graph, numeric, category), 1)
     result["one checkpoint, ms"] = round(checkpoint_ms(shape), 1)
-    result["checkpoints, % of the time"] = round(result["one checkpoint, ms"] / settings.checkpoint_s / 10, 2)
-    print(json.dumps(result, indent=1))
+    return result
+
+
+def anchor(rounds: int, num_rows: int) -> dict[str, Any]:
+    rows, held = (anchor_net.AnchorRows.drawn(num_rows, seed=seed) for seed in (1, 2))
+    loops: dict[str, Callable[[], object]] = {
+        "stock DataLoader loop, float32": lambda: anchor_net.stock(rows),
+        "bare loop, float32": lambda: anchor_net.bare(rows),
+        "ours, float32": lambda: anchor_net.ours(rows),
+    }
+    if has_fast_bfloat16(CPU):
+        loops["bare loop, bfloat16"] = lambda: anchor_net.bare(rows, is_bfloat16=True)
+        loops["ours, bfloat16"] = lambda: anchor_net.ours(rows, is_bfloat16=True)
+    result: dict[str, Any] = in_turn(loops, rounds=rounds, num_rows=num_rows)
+    result |= {f"reading alone, {name}": round(us, 2) for name, us in anchor_net.loading_us(rows).items()}
+    peak = peak_gflops()
+    mflop = anchor_net.AnchorTask(rows=rows).flops_per_sample / 1e6
+    result |= {"float32 peak, GFLOP/s": round(peak, 1)}
+    result["share of the float32 peak"] = round(mflop / result["ours, float32"] / peak * 1e3, 2)
+    for is_bfloat16 in (False, True):
+        trained = anchor_net.ours(rows, num_epochs=4, is_bfloat16=is_bfloat16)
+        name = f"AUC after 4 epochs, {'bfloat16' if is_bfloat16 else 'float32'}"
+        result[name] = round(anchor_net.quality(trained.model, held), 5)
+    return result
+
+
+def in_turn(loops: dict[str, Callable[[], object]], *, rounds: int, num_rows: int) -> dict[str, Any]:
+    """Medians of CPU microseconds per row; of the other loops as multiples of ours, round by round."""
+    for loop in loops.values():
+        loop()  # first calls import and allocate
+    times: dict[str, list[float]] = {name: [] for name in loops}
+    for number in range(rounds):
+        for name in list(loops) if number % 2 else list(loops)[::-1]:
+            times[name].append(cpu_us_per_row(loops[name], num_rows))
+    found: dict[str, Any] = {name: round(statistics.median(values), 2) for name, values in times.items()}
+    for ours in (name for name in times if name.startswith("ours")):
+        for other in ("stock DataLoader loop, float32", ours.replace("ours", "bare loop")):
+            ratios = [a / b for a, b in zip(times[other], times[ours], strict=True)]
+            found[f"{other} / {ours}"] = f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
+    return found
+
+
+def checkpoints(rounds: int, seconds: float, every_s: float) -> dict[str, Any]:
+    """Pairs of equal trainings, without and with checkpoints; either begins every other pair."""
+    settings = Model(num_epochs=1)
+    rows, *_ = random_rows(8192, settings)
+    shape = shape_of(settings, num_numeric=NUM_NUMERIC, cardinalities=CARDINALITIES)
+    num_saved = counted_saves()
+
+    def once(keeping: Keeping | None, asked: Model) -> tuple[float, float]:
+        cpu_s, wall_s = time.process_time(), time.perf_counter()
+        fit(rows, shape, asked, world=World(), keeping=keeping, should_stop=lambda: False)
+        return time.process_time() - cpu_s, time.perf_counter() - wall_s
+
+    once(None, settings)
+    num_epochs = max(1, round(seconds / once(None, settings)[1]))
+    asked, added = settings.model_copy(update={"num_epochs": num_epochs}), {"CPU": list[float](), "wall": list[float]()}
+    for number in range(rounds):
+        spent, before = {}, next(num_saved)
+        for is_kept in (False, True) if number % 2 else (True, False):
+            with tempfile.TemporaryDirectory() as folder:
+                keeping = Keeping(folder=Path(folder), job="j", every_s=every_s) if is_kept else None
+                spent[is_kept] = once(keeping, asked)
+        saved = next(num_saved) - before
+        for place, name in enumerate(added):
+            added[name].append(1e3 * (spent[True][place] - spent[False][place]) / saved)
+        print(f"pair {number + 1}: {saved} checkpoints, {spent[False][1]:.1f} s without, {spent[True][1]:.1f} s with")
+    share = {name: [ms / settings.checkpoint_s / 10 for ms in values] for name, values in added.items()}
+    found = {f"one checkpoint, {name} ms": told(values) for name, values in added.items()}
+    return found | {f"one every {settings.checkpoint_s} s, % of {n} time": told(v) for n, v in share.items()}
+
+
+def counted_saves() -> Iterator[int]:
+    """How many checkpoints were written since the first time it was asked, at each time."""
+    write, saved = clearway.engine.checkpoints.save, list[int]()
+
+    def counted(*args: Any, **kwargs: Any) -> Path:
+        saved.append(1)
+        return write(*args, **kwargs)
+
+    clearway.engine.checkpoints.save = counted
+    while True:
+        yield len(saved)
+
+
+def told(values: list[float]) -> str:
+    """Mean and its 95 % interval (Student's t)."""
+    half = scipy.stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+    return f"{statistics.mean(values):.2f} ± {half:.2f} (n = {len(values)})"
+
+
+def ranks(rounds: int, num_rows: int) -> dict[str, Any]:
+    """Wall time of the same training by one process of two threads, and by two of one thread each."""
+    rows = anchor_net.AnchorRows.drawn(num_rows, seed=1)
+
+    def one_round(batch_size: int, num_ranks: int) -> float:
+        def work(world: World) -> float:
+            torch.set_num_threads(2 // num_ranks)
+            anchor_net.ours(rows, world=world, batch_size=batch_size)  # threads and buffers are made
+            before_s = time.perf_counter()
+            anchor_net.ours(rows, world=world, batch_size=batch_size)
+            return time.perf_counter() - before_s
+
+        return max(results(work, num_ranks=num_ranks))
+
+    import torch._dynamo  # what DDP imports: here once for all forks
+
+    found = {}
+    for batch_size in (1024, 8192):
+        shares = [one_round(batch_size, 1) / one_round(batch_size, 2) for _ in range(rounds)]
+        told_shares = f"{statistics.median(shares):.2f} ({min(shares):.2f} to {max(shares):.2f})"
+        found[f"speed of 2 ranks over 1 rank of 2 threads, batch {batch_size}"] = told_shares
+        print(f"batch {batch_size}: {told_shares}", flush=True)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="?", default="product", choices=["product", "anchor", "checkpoints", "ranks"])
+    parser.add_argument("--rows", type=int, default=0, help="0: 8,192 of the product, 65,536 of the anchor")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--every", type=float, default=0.25, help="seconds between checkpoints")
+    args = parser.parse_args()
+    make_deterministic(1)
+    if args.what == "product":
+        found = product(args.rounds, args.rows or 8192)
+    elif args.what == "checkpoints":
+        found = checkpoints(args.rounds, args.seconds, args.every)
+    else:
+        found = {"anchor": anchor, "ranks": ranks}[args.what](args.rounds, args.rows or 65_536)
+    print(json.dumps(found, indent=1, ensure_ascii=False))
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from clearway.product import Model
 from clearway.tabular.bins import Bins
 from clearway.tabular.fit import Keeping, Rows, World, fit, has_fast_bfloat16, make_deterministic
 from clearway.tabular.model import predict, shape_of
-from clearway.tabular.training_set import TrainingSet, encode, write_arrays
+from clearway.tabular.training_set import ARRAYS, TrainingSet, encode, write_arrays
 from clearway.train.launch import launch, num_local_processes
-from clearway.train.worker import ARRAYS, Job
+from clearway.train.worker import Job
 from engine_kit import digest, keep_in, run
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device on this machine")
@@ -70,8 +70,8 @@ def test_workers_on_all_gpus(tmp_path):
     job = Job(
         folder=str(tmp_path),
         identity="j",
-        num_numeric=6,
-        cardinalities=made.encoder.cardinalities,
+        kind="tabular",
+        sizes={"num_numeric": 6, "cardinalities": list(made.encoder.cardinalities)},
         settings=SETTINGS.model_dump(mode="json"),
         num_threads=2,
         is_bfloat16=True,

@@ -75,8 +75,8 @@ class AdamW:
             if not names:
                 continue
             parameters = [local(self.parameters[n]) for n in names]
-            # One counter per parameter, because the kernel asks for it.
-            counters = [torch.full((), float(step), device=p.device) for p in parameters]
+            # The kernel asks for one counter per parameter and only reads it: the same for all.
+            counters = [torch.full((), float(step), device=parameters[0].device)] * len(parameters)
             torch._fused_adamw_(
                 parameters,
                 [local(_gradient(self.parameters[n])) for n in names],

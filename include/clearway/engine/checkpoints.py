@@ -18,6 +18,7 @@ from torch import Tensor
 from clearway.contracts.errors import IntegrityError
 from clearway.engine.keeping import NUM_KEPT, Keeping, State, check_world
 from clearway.engine.world import World
+from clearway.infra.durable import sync_folder
 from clearway.infra.faults import fault
 
 LOG = logging.getLogger("clearway.train")
@@ -63,7 +64,7 @@ def save(folder: Path, state: State, *, job: str) -> Path:
         os.fsync(file.fileno())
     fault("engine.before_rename")
     temporary.replace(path)
-    fsync_folder(folder)
+    sync_folder(folder)
     fault("engine.after_rename")
     for old in _found(folder)[NUM_KEPT:]:
         old.unlink()
@@ -112,15 +113,6 @@ def none_intact(count: int, folder: Path) -> IntegrityError:
     return IntegrityError(
         f"none of {count} checkpoints in {folder} is intact; check the disk, delete the folder to train from scratch"
     )
-
-
-def fsync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _separate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -267,7 +267,10 @@ class _Loop:
         """Add up over the ranks, without waiting for a GPU."""
         is_due = self.keeping is not None and time.monotonic() - self.saved_s >= self.keeping.every_s
         flags = [float(num_terms), float(is_asked_to_stop), float(is_due and self.world.rank == 0)]
-        sums = torch.cat([total.double().view(1), torch.tensor(flags, dtype=torch.float64, device=total.device)])
+        if total.device.type == "cpu":
+            sums = torch.tensor([float(total), *flags], dtype=torch.float64)
+        else:
+            sums = torch.cat([total.double().view(1), torch.tensor(flags, dtype=torch.float64, device=total.device)])
         if self.world.size > 1:
             dist.all_reduce(sums)
         is_copied = None

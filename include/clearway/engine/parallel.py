@@ -58,7 +58,7 @@ class Parallel:
     def autocast(self) -> AbstractContextManager[Any]:
         """Matrix products in the plan's precision."""
         kind = _TORCH_TYPES.get(self.plan.precision)
-        return torch.autocast(self.world.device.type, kind or torch.bfloat16, enabled=kind is not None)
+        return nullcontext() if kind is None else torch.autocast(self.world.device.type, kind)
 
 
 def parallelize(task: Task, plan: Plan, world: World) -> Parallel:

@@ -12,7 +12,6 @@ reads a byte: its metadata is a pickle. A damaged checkpoint is set aside aloud 
 import hashlib
 import json
 import logging
-import os
 import shutil
 import threading
 import warnings
@@ -33,10 +32,11 @@ from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 
 from clearway.contracts.errors import IntegrityError, Unavailable
 from clearway.contracts.manifest import canonical_json
-from clearway.engine.checkpoints import check_job, fsync_folder, none_intact
+from clearway.engine.checkpoints import check_job, none_intact
 from clearway.engine.copying import pull, push
 from clearway.engine.keeping import NUM_KEPT, Keeping, State, check_world
 from clearway.engine.world import World
+from clearway.infra.durable import sync_folder, write_temporary
 from clearway.infra.faults import fault
 
 LOG = logging.getLogger("clearway.train")
@@ -137,11 +137,11 @@ class ShardedKeeper:
         return {name: digest for part in parts for name, digest in part.items()}
 
     def _complete(self, folder: Path, head: bytes, digests: dict[str, str]) -> None:
-        fsync_folder(folder)
-        _write_durably(folder / MANIFEST, canonical_json(json.loads(head) | {"files": digests}))
-        fsync_folder(self._keeping.folder)
+        sync_folder(folder)
+        _write(folder / MANIFEST, canonical_json(json.loads(head) | {"files": digests}))
+        sync_folder(self._keeping.folder)
         fault("engine.before_pointer")
-        _write_durably(self._keeping.folder / LATEST, folder.name.encode())
+        _write(self._keeping.folder / LATEST, folder.name.encode())
         fault("engine.before_retention")
         for old in _complete_folders(self._keeping.folder)[NUM_KEPT:]:
             (old / MANIFEST).unlink()  # incomplete from here on, whatever of the rest is still there
@@ -241,11 +241,6 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _write_durably(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".tmp-{path.name}")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    fsync_folder(path.parent)
+def _write(path: Path, data: bytes) -> None:
+    write_temporary(path, data).replace(path)
+    sync_folder(path.parent)
