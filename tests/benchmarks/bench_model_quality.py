@@ -3,12 +3,17 @@
     python tests/benchmarks/bench_model_quality.py --home /tmp/quality --months 5 9
 
 Lands and computes the whole year in `--home` once (about two minutes; a second run finds it). Prints AUC, log-loss and
-CPU seconds of both, and the paired difference of log-loss with its 95 % interval by whole days: rows of one day are not
-independent, so intervals by rows would be four to six times too narrow.
+CPU seconds of each, and the paired difference of log-loss with its 95 % interval by whole days: rows of one day are not
+independent, so intervals by rows would be four to six times too narrow. The last line takes all months of `--keep`
+together, also those of earlier runs; months may be run side by side, and a run with `--months` alone prints that line.
+
+LightGBM stands there twice: with the settings of the flights study, and with the best of ten that were tried on four
+forward folds of January to March, where the product's own settings were chosen too.
 """
 # ruff: noqa: T201
 
 import argparse
+import functools
 import json
 import os
 from collections.abc import Callable
@@ -27,6 +32,7 @@ from clearway.infra.layout import Layout
 from clearway.infra.storage import open_storage
 from clearway.ingest import run as ingest
 from clearway.ingest.spec import Inputs as IngestInputs
+from clearway.launch.backtest.models import TREES
 from clearway.measures import binary
 from clearway.packaging.encoder import Encoder
 from clearway.preprocess import run as preprocess
@@ -37,21 +43,11 @@ from clearway.tabular.fit import CPU, Rows, World, fit, has_fast_bfloat16, make_
 from clearway.tabular.model import predict, shape_of
 from clearway.tabular.training_set import encode, make_training_set
 
-# The reference of the flights study: settings found there on other months, one seed.
-LIGHTGBM = {
-    "objective": "binary",
-    "learning_rate": 0.05,
-    "num_leaves": 63,
-    "min_data_in_leaf": 100,
-    "feature_fraction": 0.5,
-    "bagging_fraction": 0.8,
-    "bagging_freq": 1,
-    "lambda_l2": 5.0,
-    "seed": 1,
-    "deterministic": True,
-    "verbose": -1,
-}
-NUM_TREES = 300
+# Found by the flights study on other months; one seed.
+STUDY = TREES
+# The best of 22 tried on forward folds of January to March.
+TUNED = STUDY | {"learning_rate": 0.015, "max_bin": 63, "feature_fraction": 0.25, "bagging_fraction": 0.4}
+REFERENCES = {"study": (STUDY, 300), "tuned": (TUNED, 600)}
 NUM_DRAWS = 1000
 YEAR_END = "2013-12-30T00:00:00Z"
 
@@ -73,9 +69,11 @@ def rows_of_the_year(env: Environment, product: LoadedProduct) -> pa.Table:
     return rows.append_column("month", pc.cast(pc.utf8_slice_codeunits(rows[KEY], 5, 7), pa.int32()))
 
 
-def torch_scores(train: pa.Table, test: pa.Table, product: LoadedProduct, settings: Model) -> np.ndarray:
+def torch_scores(
+    train: pa.Table, test: pa.Table, product: LoadedProduct, settings: Model, num_threads: int
+) -> np.ndarray:
     """Scores of the product's own model for the test rows."""
-    made = make_training_set(train, features=product.spec.features, model=settings)
+    made = make_training_set(train, features=product.spec.features, model=settings, num_threads=num_threads)
     shape = shape_of(settings, num_numeric=made.bins.num_columns, cardinalities=made.encoder.cardinalities)
     rows = Rows(**{name: torch.from_numpy(value) for name, value in made.arrays.items()})
     world = World(is_bfloat16=has_fast_bfloat16(CPU))
@@ -83,14 +81,18 @@ def torch_scores(train: pa.Table, test: pa.Table, product: LoadedProduct, settin
     return predict(fitted.model, encode(made.bins, *made.encoder.encode_table(test))).astype(np.float64)
 
 
-def lightgbm_scores(train: pa.Table, test: pa.Table, product: LoadedProduct, num_threads: int) -> np.ndarray:
-    """Scores of the reference on the same columns."""
+def lightgbm_scores(
+    train: pa.Table, test: pa.Table, product: LoadedProduct, reference: str, num_threads: int
+) -> np.ndarray:
+    """Scores of a reference on the same columns."""
     features = product.spec.features
     encoder = Encoder.fit(train, numeric=features.numeric, categorical=features.categorical, min_count=20)
     inputs, tests = (np.concatenate(encoder.encode_table(table), axis=1) for table in (train, test))
     categorical = list(range(len(features.numeric), inputs.shape[1]))
-    data = lightgbm.Dataset(inputs, train[LABEL].to_numpy(), categorical_feature=categorical)
-    return np.asarray(lightgbm.train(LIGHTGBM | {"num_threads": num_threads}, data, NUM_TREES).predict(tests))
+    settings, num_trees = REFERENCES[reference]
+    settings = settings | {"num_threads": num_threads}
+    data = lightgbm.Dataset(inputs, train[LABEL].to_numpy(), categorical_feature=categorical, params=settings)
+    return np.asarray(lightgbm.train(settings, data, num_trees).predict(tests))
 
 
 def measured(make: Callable[[], np.ndarray], labels: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
@@ -105,15 +107,16 @@ def measured(make: Callable[[], np.ndarray], labels: np.ndarray) -> tuple[np.nda
     }
 
 
-def difference_by_days(labels: np.ndarray, one: np.ndarray, other: np.ndarray, days: np.ndarray) -> dict[str, float]:
-    """Mean of log-loss(one) - log-loss(other), and its 95 % interval over resampled days."""
+def losses(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Log-loss of each row."""
+    clipped = np.clip(scores, binary.SCORE_EPSILON, 1 - binary.SCORE_EPSILON)
+    return -np.where(labels == 1, np.log(clipped), np.log1p(-clipped))
 
-    def losses(scores: np.ndarray) -> np.ndarray:
-        clipped = np.clip(scores, binary.SCORE_EPSILON, 1 - binary.SCORE_EPSILON)
-        return -np.where(labels == 1, np.log(clipped), np.log1p(-clipped))
 
+def interval(differences: np.ndarray, days: np.ndarray) -> dict[str, float]:
+    """Mean of the rows' differences, and its 95 % interval over resampled days."""
     _, day = np.unique(days, return_inverse=True)
-    sums, counts = np.bincount(day, losses(one) - losses(other)), np.bincount(day)
+    sums, counts = np.bincount(day, differences), np.bincount(day)
     draws = np.random.default_rng(0).integers(0, len(sums), (NUM_DRAWS, len(sums)))
     low, high = np.quantile(sums[draws].sum(1) / counts[draws].sum(1), [0.025, 0.975])
     return {"mean": round(sums.sum() / counts.sum(), 5), "low": round(low, 5), "high": round(high, 5)}
@@ -121,28 +124,37 @@ def difference_by_days(labels: np.ndarray, one: np.ndarray, other: np.ndarray, d
 
 def judge_month(
     rows: pa.Table, month: int, product: LoadedProduct, settings: Model, num_threads: int
-) -> dict[str, Any]:
-    """One line of the table."""
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """One line of the table, and what the line over all months is made of."""
     train, test = rows.filter(pc.less(rows["month"], month)), rows.filter(pc.equal(rows["month"], month))
-    labels = test[LABEL].to_numpy()
-    ours, torch_line = measured(lambda: torch_scores(train, test, product, settings), labels)
-    trees, tree_line = measured(lambda: lightgbm_scores(train, test, product, num_threads), labels)
-    days = test[DAY].cast(pa.int32()).to_numpy()
-    return {
-        "month": month,
-        "num_train": len(train),
-        "num_test": len(test),
-        "torch": torch_line,
-        "lightgbm": tree_line,
-        "torch - lightgbm, log-loss": difference_by_days(labels, ours, trees, days),
-        "mean of both": round(binary.log_loss(labels, (ours + trees) / 2), 4),
+    labels, days = test[LABEL].to_numpy(), test[DAY].cast(pa.int32()).to_numpy()
+    ours, torch_line = measured(lambda: torch_scores(train, test, product, settings, num_threads), labels)
+    line: dict[str, Any] = {"month": month, "num_train": len(train), "num_test": len(test), "torch": torch_line}
+    kept = {"days": days}
+    for name in REFERENCES:
+        make = functools.partial(lightgbm_scores, train, test, product, name, num_threads)
+        trees, line[name] = measured(make, labels)
+        kept[name] = losses(labels, ours) - losses(labels, trees)
+        line[f"torch - {name}, log-loss"] = interval(kept[name], days)
+    return line, kept
+
+
+def together(folder: Path) -> dict[str, Any]:
+    """All months that were kept: the mean of the months, and the interval over all their days."""
+    kept = [np.load(path) for path in sorted(folder.glob("month-*.npz"))]
+    days = np.concatenate([found["days"] for found in kept])
+    return {"months": len(kept), "num_days": len(np.unique(days))} | {
+        f"torch - {name}, log-loss": interval(np.concatenate([found[name] for found in kept]), days)
+        | {"mean of months": round(float(np.mean([found[name].mean() for found in kept])), 5)}
+        for name in REFERENCES
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--home", type=Path, required=True, help="where landed data and features are kept")
-    parser.add_argument("--months", type=int, nargs="+", default=[5, 9])
+    parser.add_argument("--months", type=int, nargs="*", default=[5, 9])
+    parser.add_argument("--keep", type=Path, help="folder for differences by row; default: below --home")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--set", nargs="*", default=[], help="model fields, e.g. num_members=3 hidden=[384,384,384]")
     args = parser.parse_args()
@@ -150,11 +162,16 @@ def main() -> None:
     env = Environment.load({"CLEARWAY__HOME": str(home), "CLEARWAY__STORAGE__ROOT": (home / "store").as_uri()})
     product = find_product(env.products, "flights")
     changes = {name: json.loads(value) for name, value in (text.split("=", 1) for text in args.set)}
-    settings = Model.model_validate(product.spec.model.model_dump() | changes)
+    settings = Model.model_validate(product.spec.tabular.model.model_dump() | changes)
     make_deterministic(args.threads)
-    rows = rows_of_the_year(env, product)
+    keep = args.keep or home / "quality"
+    keep.mkdir(parents=True, exist_ok=True)
+    rows = rows_of_the_year(env, product) if args.months else None
     for month in args.months:
-        print(json.dumps(judge_month(rows, month, product, settings, args.threads)), flush=True)
+        line, kept = judge_month(rows, month, product, settings, args.threads)
+        np.savez(keep / f"month-{month:02}.npz", **kept)
+        print(json.dumps(line), flush=True)
+    print(json.dumps(together(keep)), flush=True)
 
 
 if __name__ == "__main__":

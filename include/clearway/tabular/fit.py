@@ -4,14 +4,13 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from clearway.engine.keeping import Keeping
-from clearway.engine.loop import Report, train
-from clearway.engine.meter import Pace
+from clearway.engine.loop import Report, Trained, train
 from clearway.engine.order import noise_seed
 from clearway.engine.plan import DataParallel, Plan, Precision, Recipe
 from clearway.engine.task import Batch, Context
@@ -23,7 +22,7 @@ from clearway.tabular.model import ModelShape, Noise, TabularModel, build, loss_
 if TYPE_CHECKING:
     from torch.distributed.tensor.parallel import ParallelStyle
 
-__all__ = ["CPU", "Fitted", "Keeping", "Rows", "TabularTask", "World", "fit", "has_fast_bfloat16", "make_deterministic"]
+__all__ = ["CPU", "Keeping", "Rows", "TabularTask", "World", "fit", "has_fast_bfloat16", "make_deterministic"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,22 +52,6 @@ class World(Peers):
     float32."""
 
     is_bfloat16: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fitted:
-    """What came out. `history`: [step, epochs done, mean loss, learning rate] per report; `is_complete` is False when
-    the run was asked to stop: its checkpoint is written, and the same call again goes on. `is_bitwise`, `paces`: as in
-    `engine.loop.Trained`."""
-
-    model: TabularModel
-    history: list[Report]
-    is_complete: bool
-    num_steps: int
-    resumed_step: int
-    num_samples: int
-    is_bitwise: bool
-    paces: list[Pace]
 
 
 class TabularTask:
@@ -132,12 +115,12 @@ def fit(
     keeping: Keeping | None,
     should_stop: Callable[[], bool],
     on_report: Callable[[Report], None] | None = None,
-) -> Fitted:
+) -> Trained:
     """Train to the end, or until any rank is asked to stop.
 
     Raises: DataError if the loss or a parameter stops being finite (nothing of that state is kept).
     """
-    trained = train(
+    return train(
         TabularTask(rows, shape, settings, rank=world.rank),
         recipe_of(settings),
         plan_of(world),
@@ -145,16 +128,6 @@ def fit(
         keeping=keeping,
         should_stop=should_stop,
         on_report=on_report,
-    )
-    return Fitted(
-        model=cast(TabularModel, trained.model),
-        history=trained.history,
-        is_complete=trained.is_complete,
-        num_steps=trained.num_steps,
-        resumed_step=trained.resumed_step,
-        num_samples=trained.num_samples,
-        is_bitwise=trained.is_bitwise,
-        paces=trained.paces,
     )
 
 
@@ -174,6 +147,7 @@ def plan_of(world: World) -> Plan:
     return Plan(
         data_parallel=DataParallel.DDP,
         precision=Precision.BFLOAT16 if world.is_bfloat16 else Precision.FLOAT32,
+        is_fused=True,
     )
 
 

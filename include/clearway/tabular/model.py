@@ -5,9 +5,10 @@ K members, F = N*D + C*E inputs of an MLP, H hidden units. Single-device code; d
 """
 
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,8 @@ POOL_SLACK = 1 << 20
 # Size of the first vectors, relative to unit length. Starting small, a column counts once training has made it count;
 # on flights 0.1 was worth 0.0027 AUC and 0.0030 log-loss over 1 (mean of April, May and September, all else equal).
 INITIAL_SIZE = 0.1
+
+_WORDS = {16: torch.complex128, 8: torch.float64, 4: torch.float32, 2: torch.float16}
 
 Scores = npt.NDArray[np.float32]
 
@@ -82,6 +85,90 @@ class Noise:
         return self._pools[dtype][offset : offset + size].view(shape)
 
 
+class _Rows(torch.autograd.Function):
+    """Look-up of table rows. On a CPU torch's own adds up the gradient by one small call per row looked up, which took
+    a third of a training step; scatter_add_ sums in the same order, in one."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.num_rows = len(table)
+        return functional.embedding(index, table)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (index,), (gradient,) = ctx.saved_tensors, gradients
+        return _summed(gradient, index, num_rows=ctx.num_rows), None
+
+
+class _Vectors(torch.autograd.Function):
+    """`edge[slot] + place * change[slot]`, both tables side by side in one: one look-up and one sum instead of two, and
+    no product kept for the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, slot_BN: Tensor, place_BN: Tensor) -> Tensor:
+        ctx.save_for_backward(slot_BN, place_BN)
+        ctx.num_rows = len(table)
+        edge, change = functional.embedding(slot_BN, table).chunk(2, dim=2)
+        return edge + place_BN.unsqueeze(2) * change
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (slot_BN, place_BN), (gradient,) = ctx.saved_tensors, gradients
+        both = gradient.new_empty(*gradient.shape[:2], 2, gradient.shape[2])
+        both[:, :, 0] = gradient
+        torch.mul(gradient, place_BN.unsqueeze(2), out=both[:, :, 1])
+        return _summed(both.flatten(2), slot_BN, num_rows=ctx.num_rows), None, None
+
+
+class _ByMember(torch.autograd.Function):
+    """[B, columns, K*D] → [K, B, columns*D]. A CPU moves the few values that stay together in a loop of their own; as
+    one larger number they take a fifth of that."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, num_members: int) -> Tensor:
+        B, columns, KD = x.shape
+        ctx.shape, own = (num_members, B, columns, KD // num_members), KD // num_members
+        ordered = _in_words(x, (B, columns, num_members), own).permute(2, 0, 1, 3).contiguous()
+        return ordered.view(x.dtype).view(num_members, B, columns * own)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,), (num_members, B, columns, own) = gradients, ctx.shape
+        ordered = _in_words(gradient, (num_members, B, columns), own).permute(1, 2, 0, 3).contiguous()
+        return ordered.view(gradient.dtype).view(B, columns, num_members * own), None
+
+
+def _in_words(x: Tensor, runs: tuple[int, int, int], own: int) -> Tensor:
+    """`x` as runs of `own` values, in the largest type that a run divides into; only to be copied. [*runs, words]"""
+    num_bytes = own * x.element_size()
+    word = _WORDS[math.gcd(num_bytes, max(_WORDS))]
+    own_memory = x.clone(memory_format=torch.contiguous_format)  # one that begins where a word may begin
+    return own_memory.view(word).view(*runs, num_bytes // word.itemsize)
+
+
+def _summed(gradient: Tensor, index: Tensor, *, num_rows: int) -> Tensor:
+    """Gradient of a table [num_rows, width] from that of what was looked up in it. [..., width]"""
+    width = gradient.shape[-1]
+    total = gradient.new_zeros(num_rows, width)
+    return total.scatter_add_(0, index.reshape(-1, 1).expand(-1, width), gradient.reshape(-1, width))
+
+
+def _rows(table: Tensor, index: Tensor) -> Tensor:
+    """`table` [rows, width] at `index` [...] → [..., width]"""
+    if table.device.type == "cpu":
+        return cast(Tensor, _Rows.apply(table, index))  # type: ignore[no-untyped-call]
+    return functional.embedding(index, table)  # on a GPU torch's own is fast, and scatter_add_ not deterministic
+
+
+def _vectors(edge: Tensor, change: Tensor, slot_BN: Tensor, place_BN: Tensor) -> Tensor:
+    """Vectors of numbers. [B, N, width]"""
+    if edge.device.type == "cpu":
+        both = torch.cat([edge, change], dim=1)
+        return cast(Tensor, _Vectors.apply(both, slot_BN, place_BN))  # type: ignore[no-untyped-call]
+    return _rows(edge, slot_BN) + place_BN.unsqueeze(2) * _rows(change, slot_BN)
+
+
 class TabularModel(nn.Module):
     """(bin [B, N], place [B, N], category [B, C]) → logits [K, B]. Members share no parameter.
 
@@ -132,11 +219,10 @@ class TabularModel(nn.Module):
         shape, B = self.shape, bin_BN.shape[0]
         edge, change = self.number_tables()
         slot_BN = bin_BN + self.number_offset
-        moved = place_BN.unsqueeze(2) * functional.embedding(slot_BN, change)
-        numbers = functional.embedding(slot_BN, edge) + moved  # [B, N, K*D]
+        numbers = _vectors(edge, change, slot_BN, place_BN)  # [B, N, K*D]
         x = _by_member(numbers, shape.num_members)
         if shape.cardinalities:
-            categories = functional.embedding(category_BC + self.category_offset, self.embedding)
+            categories = _rows(self.embedding, category_BC + self.category_offset)
             x = torch.cat([x, _by_member(categories, shape.num_members)], dim=2)  # [K, B, F]
         last = len(self.weights) - 1
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
@@ -157,7 +243,7 @@ def loss_sum(logits: Tensor, label_B: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def predict(model: TabularModel, arrays: Mapping[str, npt.NDArray[Any]], *, chunk_rows: int = 4096) -> Scores:
+def predict(model: nn.Module, arrays: Mapping[str, npt.NDArray[Any]], *, chunk_rows: int = 4096) -> Scores:
     """Scores of encoded rows (`training_set.encode`), in chunks that bound the memory. [B]"""
     inputs = [torch.from_numpy(arrays[name]) for name in ("bin", "place", "category")]
     parts = []
@@ -183,7 +269,13 @@ def _gain(num_outputs: int) -> float:
 
 
 def _by_member(x: Tensor, num_members: int) -> Tensor:
-    """[B, columns, K*D] → [K, B, columns*D]"""
+    """[B, columns, K*D] → [K, B, columns*D], as matrix products will take it: one copy for order and precision."""
     B, columns, KD = x.shape
     own = KD // num_members  # said, not inferred: a rank may have no row of an epoch's last batch
-    return x.view(B, columns, num_members, own).permute(2, 0, 1, 3).reshape(num_members, B, columns * own)
+    kind = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+    if num_members == 1:
+        return x.to(kind).reshape(1, B, columns * own)
+    if x.device.type == "cpu":
+        return cast(Tensor, _ByMember.apply(x.to(kind), num_members))  # type: ignore[no-untyped-call]
+    ordered = x.view(B, columns, num_members, own).permute(2, 0, 1, 3)
+    return ordered.to(kind, copy=True, memory_format=torch.contiguous_format).view(num_members, B, columns * own)

@@ -1,6 +1,7 @@
 """From a dataset to the arrays that every training process maps into memory.
 
 Written once per job as safetensors: bin int16 [R, N], place float32 [R, N], category int32 [R, C], label float32 [R].
+With a teacher (teacher.py) rows are made up, and a label is the teacher's score.
 Workers get a path instead of rows, so one process or many, forked or launched by torchrun elsewhere, read the same.
 """
 
@@ -10,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pydantic
 import safetensors.numpy
 
-from clearway.contracts.errors import ConfigError, DataError
+from clearway.contracts.errors import DataError
 from clearway.contracts.refs import DatasetRef
 from clearway.infra.datasets import LABEL, open_dataset, read_labelled
 from clearway.infra.environment import Environment
@@ -23,7 +23,10 @@ from clearway.packaging.encoder import Encoder
 from clearway.packaging.split import Split, split_at
 from clearway.product import Features, LoadedProduct, Model
 from clearway.tabular.bins import Bins
+from clearway.tabular.teacher import lesson
 
+# In a job's folder.
+ARRAYS = "arrays.safetensors"
 # A category value seen less often than this shares the unknown index: its own vector could only memorise.
 MIN_CATEGORY_COUNT = 20
 
@@ -41,8 +44,10 @@ class TrainingSet:
         return int(self.arrays["label"].shape[0])
 
 
-def make_training_set(table: pa.Table, *, features: Features, model: Model) -> TrainingSet:
-    """Fit encoder and bins on `table` (training rows only) and encode it.
+def make_training_set(table: pa.Table, *, features: Features, model: Model, num_threads: int = 1) -> TrainingSet:
+    """Fit encoder and bins on `table` (training rows only) and encode it, or what a teacher makes of it.
+
+    `num_threads`: the result does not depend on it.
 
     Raises: DataError if a label is not 0 or 1, or if there is only one class; RowError for a value that is no number.
     """
@@ -50,28 +55,33 @@ def make_training_set(table: pa.Table, *, features: Features, model: Model) -> T
         table, numeric=features.numeric, categorical=features.categorical, min_count=MIN_CATEGORY_COUNT
     )
     numeric, category = encoder.encode_table(table)
-    bins = Bins.fit(numeric, num_bins=model.num_bins)
-    return TrainingSet(encoder=encoder, bins=bins, arrays=encode(bins, numeric, category) | {"label": _labels(table)})
+    label, bins = _labels(table), Bins.fit(numeric, num_bins=model.num_bins)
+    learned: npt.NDArray[np.generic] = category
+    if model.teacher is not None:
+        mixtures, label = lesson(
+            label,
+            np.hstack([numeric, category.astype(np.float32)]),
+            num_numeric=bins.num_columns,
+            teacher=model.teacher,
+            seed=model.seed,
+            num_threads=num_threads,
+        )
+        numeric, learned = np.split(mixtures, [bins.num_columns], axis=1)
+    arrays = encode(bins, numeric, learned, num_threads=num_threads)
+    return TrainingSet(encoder=encoder, bins=bins, arrays=arrays | {"label": label})
 
 
 def encode(
-    bins: Bins, numeric: npt.NDArray[np.float32], category: npt.NDArray[np.int64]
+    bins: Bins, numeric: npt.NDArray[np.float32], category: npt.NDArray[np.generic], *, num_threads: int = 1
 ) -> dict[str, npt.NDArray[np.generic]]:
     """Model inputs of already encoded rows, by name."""
-    bin_index, place = bins.place(numeric)
+    bin_index, place = bins.place(numeric, num_threads=num_threads)
     return {"bin": bin_index, "place": place, "category": category.astype(np.int32)}
 
 
 def settings_of(product: LoadedProduct, params: dict[str, float]) -> Model:
     """The product's model section with overrides applied. Raises: ConfigError naming the first that does not fit."""
-    try:
-        return Model.model_validate(product.spec.tabular.model.model_dump() | params)
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(
-            f"model parameter {name!r} is {first.get('input')!r}: {first['msg']}; correct product.yaml or the params"
-        ) from error
+    return product.spec.tabular.model.overridden(params)
 
 
 def training_rows(storage: Storage, dataset: DatasetRef, *, product: LoadedProduct, env: Environment) -> Split:

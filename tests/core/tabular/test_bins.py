@@ -43,3 +43,13 @@ def test_constant_and_empty_columns_have_one_place():
     index, place = bins.place(np.array([[7.0, 1.0], [8.0, np.nan], [np.nan, -1.0]], np.float32))
     assert index.tolist() == [[0, 0], [0, 4], [4, 0]]
     assert place.tolist() == [[0, 0], [0, 0], [0, 0]]
+
+
+def test_a_row_has_the_same_places_alone_among_many_and_by_any_number_of_threads():
+    rows = np.random.default_rng(0).normal(size=(40_000, 3)).astype(np.float32)
+    rows[::7, 1] = np.nan
+    bins = Bins.fit(rows, num_bins=8)
+    once = [part.tobytes() for part in bins.place(rows)]
+    pieces = [bins.place(rows[start : start + 999]) for start in range(0, len(rows), 999)]
+    assert [np.concatenate(part).tobytes() for part in zip(*pieces, strict=True)] == once
+    assert [part.tobytes() for part in bins.place(rows, num_threads=3)] == once

@@ -6,10 +6,11 @@ import torch
 
 from clearway.contracts.errors import DataError, IntegrityError
 from clearway.engine.adamw import AdamW
+from clearway.engine.loop import Trained
 from clearway.measures.binary import auc
 from clearway.product import Model
 from clearway.tabular.bins import Bins
-from clearway.tabular.fit import Fitted, Keeping, Rows, World, fit
+from clearway.tabular.fit import Keeping, Rows, World, fit
 from clearway.tabular.model import score, shape_of
 from clearway.tabular.training_set import encode
 
@@ -29,7 +30,7 @@ def rows_of(num_rows: int = 400) -> Rows:
 
 def train(
     rows: Rows, settings: Model = SETTINGS, keeping: Keeping | None = None, stop_after: int | None = None
-) -> Fitted:
+) -> Trained:
     torch.set_num_threads(1)
     steps = iter(range(10**6))
     shape = shape_of(settings, num_numeric=3, cardinalities=(3,))
@@ -40,7 +41,7 @@ def train(
     return fit(rows, shape, settings, world=World(), keeping=keeping, should_stop=should_stop)
 
 
-def bits(fitted: Fitted) -> bytes:
+def bits(fitted: Trained) -> bytes:
     return b"".join(p.detach().numpy().tobytes() for p in fitted.model.parameters())
 
 
