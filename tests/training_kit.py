@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -34,6 +33,7 @@ from clearway.infra.storage import LocalStorage, to_path
 from clearway.packaging.split import split_at
 from clearway.product import LoadedProduct, Model
 from clearway.train.spec import Inputs
+from forked_kit import run_code
 
 STORAGE = LocalStorage()
 CHILD = """
@@ -67,7 +67,9 @@ class World:
 
     def inputs(self, release_id: str = "r1", **params: float) -> Inputs:
         uri = self.layout.receipt(self.dataset.digest)
-        return Inputs(product="flights", release_id=release_id, dataset=self.dataset, receipt_uri=uri, params=params)
+        return Inputs(
+            product=self.product.name, release_id=release_id, dataset=self.dataset, receipt_uri=uri, params=params
+        )
 
     def write_receipt(self, **content: object) -> None:
         STORAGE.write(self.layout.receipt(self.dataset.digest), canonical_json(content))
@@ -81,21 +83,13 @@ class World:
         return split_at(rows, holdout_days=self.product.spec.release.holdout_days).train
 
     def run_in_child(self, inputs: Inputs, stage: str = "train", **variables: str) -> subprocess.CompletedProcess[str]:
-        """The stage as a job: a process of its own, with these environment variables."""
+        """The stage as a job of a warm worker: a process of its own, with these environment variables."""
         message = {
             "env": self.env.model_dump(mode="json"),
             "product": self.product.model_dump(mode="json", by_alias=True),
             "inputs": to_jsonable(inputs),
         }
-        return subprocess.run(
-            [sys.executable, "-c", CHILD.format(stage=stage)],
-            input=json.dumps(message),
-            env=os.environ | variables,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        return run_code(CHILD.format(stage=stage), json.dumps(message), variables=os.environ | variables)
 
 
 def make_rows(num_rows: int, *, seed: int = 0) -> pa.Table:

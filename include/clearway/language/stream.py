@@ -35,13 +35,25 @@ class TokenStream:
         return cls(shards=tuple(shards), starts=(0, *accumulate(len(shard) for shard in shards)))
 
     @classmethod
-    def open(cls, paths: Sequence[Path]) -> "TokenStream":
-        """Map files of STORED tokens. Raises: DataError for an empty file, or one that is no row of tokens."""
+    def open(cls, paths: Sequence[Path], lengths: Sequence[int] | None = None) -> "TokenStream":
+        """Map files of STORED tokens, whole or the first `lengths` tokens of each.
+
+        Raises: DataError for an empty file, one that is no row of tokens, or a length that is not a document's end.
+        """
         for path in paths:
             num_bytes = path.stat().st_size
             if not num_bytes or num_bytes % STORED.itemsize:
                 raise DataError(f"token shard {path} has {num_bytes} bytes; allowed: a multiple of {STORED.itemsize}")
-        return cls.of([np.memmap(path, STORED, mode="r") for path in paths])
+        mapped = [np.memmap(path, STORED, mode="r") for path in paths]
+        if lengths is None:
+            return cls.of(mapped)
+        for path, shard, length in zip(paths, mapped, lengths, strict=True):
+            if length > len(shard) or (length < len(shard) and shard[length] != MARK):
+                raise DataError(
+                    f"token shard {path} of {len(shard)} tokens has no document that ends at {length}, as its rows "
+                    "say; make the shards again"
+                )
+        return cls.of([shard[:length] for shard, length in zip(mapped, lengths, strict=True)])
 
     def __len__(self) -> int:
         return self.starts[-1]

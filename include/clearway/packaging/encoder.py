@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 Arrays = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
 _Take = Callable[[dict[str, Any]], tuple[Any, ...]]
 
+TABULAR = "tabular"
 UNKNOWN = 0  # category index of a missing value and of any value the training data did not hold often enough
 _NUMBER_TYPES = frozenset((int, float, type(None)))
 _STRING_TYPES = frozenset((str, type(None)))
 NUMBER = "a finite number within float32, or null"
 STRING = "a string, or null"
+_MAX_SHOWN_VALUES = 20  # of a vocabulary; a list of 4,000 tail numbers helps nobody
 
 
 class RowError(ValueError):
@@ -83,6 +85,11 @@ class Encoder:
         return cls(numeric=tuple(numeric), categorical=tuple(categorical), vocabulary=vocabulary)
 
     @property
+    def kind(self) -> str:
+        """Kind of the models that take what it makes, as product.yaml names it."""
+        return TABULAR
+
+    @property
     def cardinalities(self) -> tuple[int, ...]:
         """Number of indices per categorical column, the unknown one included. [C]"""
         return tuple(len(self.vocabulary[c]) + 1 for c in self.categorical)
@@ -108,6 +115,14 @@ class Encoder:
             if self._encode_together([row]) is None:
                 self._refuse(i, row)
         raise AssertionError("rows that are taken one by one are taken together")
+
+    def json_schema(self) -> dict[str, Any]:
+        """JSON Schema of one row."""
+        columns: dict[str, Any] = {name: {"type": ["number", "null"]} for name in self.numeric}
+        for name in self.categorical:
+            known = list(self.vocabulary[name][:_MAX_SHOWN_VALUES])
+            columns[name] = {"type": ["string", "null"], "examples": known}
+        return {"type": "object", "additionalProperties": False, "required": list(columns), "properties": columns}
 
     def to_json(self) -> bytes:
         """Canonical JSON, the content of encoder.json."""

@@ -1,4 +1,4 @@
-"""Ed25519 signatures of manifests with a key that never leaves this machine.
+"""Ed25519 signatures of manifests with a key of this machine, or one that `install` brought.
 
 `signing.key` is made on first use (mode 0600); every `*.pub` in the same folder is trusted, so a key can be rotated by
 dropping the new public key beside the old one.
@@ -11,10 +11,11 @@ from pathlib import Path
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from clearway.contracts.errors import IntegrityError
+from clearway.contracts.errors import ConfigError, IntegrityError
 
 PRIVATE = "signing.key"
 PUBLIC = "signing.pub"
+KEY_BYTES = 32
 # Bound into every signature, so that a signature made for another purpose can never pass for one of these.
 DOMAIN = b"clearway model package v1\n"
 
@@ -37,6 +38,18 @@ def verify(message: bytes, signature: bytes, *, key_folder: Path) -> None:
         f"signature is by none of the {len(trusted)} trusted keys in {key_folder}; train the model again here, "
         "or add the .pub file of its maker"
     )
+
+
+def install(key: bytes, *, key_folder: Path) -> None:
+    """Sign here, and trust, with a key from elsewhere; one that is here already stays. Args: key: 32 raw bytes.
+
+    Raises: ConfigError if it is no private key.
+    """
+    if len(key) != KEY_BYTES:
+        raise ConfigError(f"signing key has {len(key)} bytes; allowed: {KEY_BYTES}, a private Ed25519 key, raw")
+    key_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _create_once(key_folder / PRIVATE, key, mode=0o600)
+    _private_key(key_folder)
 
 
 def _private_key(folder: Path) -> Ed25519PrivateKey:

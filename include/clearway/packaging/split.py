@@ -1,7 +1,8 @@
 """Where training ends and judging begins: the one definition that tune, train and evaluate share.
 
-The newest `holdout_days` days that carry labels, counted back from the newest labelled day, are the holdout; every
-labelled row of an earlier day is training. Days are the DAY column (UTC), so a day is never on both sides.
+The newest `holdout_days` days that carry rows to be judged, counted back from the newest such day, are the holdout;
+every such row of an earlier day is training. Days are the DAY column (UTC), so a day is never on both sides. Rows that
+can be judged are those with a label; where a model has none, as one that reads text, all rows.
 """
 
 from datetime import date, timedelta
@@ -15,7 +16,7 @@ from clearway.infra.datasets import DAY, LABEL
 
 
 class Split(NamedTuple):
-    """Labelled rows of a dataset, both parts in the order of the table; `holdout_start` is the holdout's first day."""
+    """Rows of a dataset, both parts in the order of the table; `holdout_start` is the holdout's first day."""
 
     train: pa.Table
     holdout: pa.Table
@@ -34,15 +35,26 @@ def split_at(table: pa.Table, *, holdout_days: int) -> Split:
 
     Raises: DataError if either part would be empty.
     """
-    labelled = table.filter(pc.is_valid(table[LABEL]))
+    labelled = table.filter(pc.is_valid(table[LABEL])) if table[LABEL].null_count else table
     if not len(labelled):
         raise DataError(f"none of {len(table)} rows has a label; wait for labels to arrive")
-    start = holdout_start(pc.max(labelled[DAY]).as_py(), holdout_days=holdout_days)
-    is_held = pc.greater_equal(labelled[DAY], pa.scalar(start, pa.date32()))
-    train, holdout = labelled.filter(pc.invert(is_held)), labelled.filter(is_held)
+    return split_days(labelled, holdout_days=holdout_days)
+
+
+def split_days(rows: pa.Table, *, holdout_days: int) -> Split:
+    """Split rows with DAY, every one of which can be judged. Raises: DataError if either part would be empty."""
+    if not len(rows):
+        raise DataError("a dataset of 0 rows cannot be split; use more data")
+    start = holdout_start(pc.max(rows[DAY]).as_py(), holdout_days=holdout_days)
+    is_held = pc.greater_equal(rows[DAY], pa.scalar(start, pa.date32()))
+    num_train = len(rows) - pc.sum(is_held).as_py()
+    if pc.all(is_held.slice(num_train)).as_py():  # rows in the order of time are cut, not copied
+        train, holdout = rows.slice(0, num_train), rows.slice(num_train)
+    else:
+        train, holdout = rows.filter(pc.invert(is_held)), rows.filter(is_held)
     if not len(train):
         raise DataError(
-            f"no labelled row is older than the holdout from {start} ({len(holdout)} rows); "
+            f"no row that can be judged is older than the holdout from {start} ({len(holdout)} rows); "
             "use more data or fewer holdout days"
         )
     return Split(train=train, holdout=holdout, holdout_start=start)

@@ -6,27 +6,29 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 
-from clearway import engine, packaging, tabular
+from clearway import engine, kinds, packaging
 from clearway.infra.environment import project_root
 
-LIBRARIES = ("torch", "numpy", "pyarrow", "onnx", "onnxruntime", "safetensors")
+LIBRARIES = ("torch", "numpy", "pyarrow", "lightgbm", "onnx", "onnxruntime", "safetensors")
 
 
-def code_digest() -> str:
-    """SHA-256 over the source of stage, model and package: a checkpoint made by other code is not resumed."""
+def code_digest(room: ModuleType) -> str:
+    """SHA-256 over the source of stage, model (its `room`) and package: a checkpoint made by other code is not
+    resumed."""
     digest = hashlib.sha256()
-    for path in sorted(file for room in _rooms() for file in room.glob("*.py")):
+    for path in sorted(file for folder in _rooms(room) for file in folder.glob("*.py")):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 
 
-def code_commit(root: Path) -> str:
+def code_commit(root: Path, room: ModuleType) -> str:
     """The last commit that touched code which decides the result; `unknown` outside a repository.
 
     Not HEAD: a commit to a page of documentation must not give the same model another digest.
     """
-    rooms = [str(path) for path in _rooms()]
+    rooms = [str(path) for path in _rooms(room)]
     return _git(root, "log", "-1", "--format=%H", "--", *rooms) or "unknown"
 
 
@@ -59,8 +61,8 @@ def machine() -> str:
     return platform.processor() or platform.machine()
 
 
-def _rooms() -> tuple[Path, ...]:
-    return Path(__file__).parent, *(Path(room.__path__[0]) for room in (engine, tabular, packaging))
+def _rooms(room: ModuleType) -> tuple[Path, ...]:
+    return Path(__file__).parent, *(Path(each.__path__[0]) for each in (engine, kinds, room, packaging))
 
 
 def _git(root: Path, *arguments: str) -> str | None:

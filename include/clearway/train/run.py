@@ -18,7 +18,7 @@ from clearway.infra.clock import SystemClock
 from clearway.infra.environment import Environment
 from clearway.infra.faults import fault
 from clearway.infra.layout import Layout
-from clearway.infra.storage import Storage, join, open_storage
+from clearway.infra.storage import Storage, join, open_storage, scratch_of
 from clearway.product import LoadedProduct
 from clearway.train.spec import Inputs, Outputs, Trained
 
@@ -58,7 +58,13 @@ def _produce(
     from clearway.train.produce import produce  # noqa: PLC0415 - torch, onnx
 
     return produce(
-        inputs, product=product, env=env, storage=storage, folder=folder, clock=SystemClock(), can_fork=is_safe
+        inputs,
+        product=product,
+        env=env,
+        storage=storage,
+        folder=scratch_of(folder, root=env.store_root, home=env.home),
+        clock=SystemClock(),
+        can_fork=is_safe,
     )
 
 

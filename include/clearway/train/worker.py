@@ -5,7 +5,6 @@ through launch.py. Expected ends (done, stopped, refused rows) are outcomes, not
 use up restarts.
 """
 
-import ctypes
 import fcntl
 import json
 import logging
@@ -21,7 +20,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 import torch.distributed as dist
 
@@ -29,16 +27,17 @@ from clearway.contracts.codec import from_jsonable, to_jsonable
 from clearway.contracts.errors import DataError, Unavailable
 from clearway.contracts.manifest import canonical_json
 from clearway.engine.interrupt import Interrupts
+from clearway.engine.keeping import Keeping
+from clearway.engine.loop import Trained
 from clearway.engine.meter import Pace
-from clearway.product import Model
-from clearway.tabular.fit import Fitted, Keeping, Rows, World, fit, make_deterministic
-from clearway.tabular.model import ModelShape, shape_of
+from clearway.engine.world import World, keep_freed_memory, make_deterministic
+from clearway.infra.orphans import die_with_parent
+from clearway.kinds.kind import kind_named
 
 LOG = logging.getLogger("clearway.train")
-ARRAYS, OUTCOME, JOB = "arrays.safetensors", "outcome.json", "job.json"
+OUTCOME, JOB = "outcome.json", "job.json"
 # An earlier process of the same job, told to stop, needs one step and one checkpoint.
 LOCK_TIMEOUT_S = 30.0
-_PR_SET_PDEATHSIG = 1
 
 
 class End(StrEnum):
@@ -53,17 +52,18 @@ class End(StrEnum):
 class Job:
     """Everything a worker needs. `identity`: digest of all that decides the result.
 
-    `settings`: the product's model section with overrides applied. `is_bfloat16`: precision of matrix products; decided
-    once, so that all ranks agree and a run resumed elsewhere does not change it. `collective_timeout_s`: a rank that
-    says nothing for this long is lost; the group ends and is started again from the last checkpoint.
-    `allows_other_world`: go on with another number of ranks, no longer bitwise. `stop_file`, `metadata_url`: as in
+    `kind`: of the model; `sizes`: what it says of the data (`kinds.kind.Prepared`); `settings`: the product's model
+    section with overrides applied. `is_bfloat16`: precision of matrix products; decided once, so that all ranks agree
+    and a run resumed elsewhere does not change it. `collective_timeout_s`: a rank that says nothing for this long is
+    lost; the group ends and is started again from the last checkpoint. `allows_other_world`: go on with another number
+    of ranks, no longer bitwise. `stop_file`, `metadata_url`: as in
     `engine.interrupt.Interrupts`, "" for none.
     """
 
     folder: str
     identity: str
-    num_numeric: int
-    cardinalities: tuple[int, ...]
+    kind: str
+    sizes: dict[str, Any]
     settings: dict[str, Any]
     num_threads: int
     is_bfloat16: bool
@@ -72,20 +72,11 @@ class Job:
     stop_file: str = ""
     metadata_url: str = ""
 
-    @property
-    def model(self) -> Model:
-        return Model.model_validate(self.settings)
-
-    @property
-    def shape(self) -> ModelShape:
-        return shape_of(self.model, num_numeric=self.num_numeric, cardinalities=self.cardinalities)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What rank 0 leaves behind. `history` as in `fit.Fitted`; `fit_s`: wall seconds of this process's loop, in which
-    all ranks together saw `num_samples` rows; `is_bitwise`: False once another number of ranks went on; `paces`: speed
-    and waiting by epoch."""
+    """What rank 0 leaves behind: `engine.loop.Trained` without its tensors. `fit_s`: wall seconds of this process's
+    loop, in which all ranks together saw `num_samples` rows."""
 
     end: End
     reason: str
@@ -102,12 +93,13 @@ class Outcome:
 
 def work(job_path: str) -> None:
     """Entry point of every rank."""
-    _die_with_parent()
+    die_with_parent(by=signal.SIGTERM)  # an orphan would train on beside its successor
     job = from_jsonable(Job, json.loads(Path(job_path).read_text(encoding="utf-8")))
     interrupts = Interrupts(file=Path(job.stop_file) if job.stop_file else None, metadata_url=job.metadata_url or None)
     interrupts.on_signals()
     with _world(job) as world, _locked(Path(job.folder), world):
         make_deterministic(job.num_threads)
+        keep_freed_memory()
         outcome = _train(job, world, interrupts)
     if world.rank == 0:
         _write_outcome(Path(job.folder), outcome)
@@ -115,33 +107,41 @@ def work(job_path: str) -> None:
 
 def _train(job: Job, world: World, interrupts: Interrupts) -> Outcome:
     folder, started_s = Path(job.folder), time.monotonic()
-    rows = Rows(**safetensors.torch.load_file(folder / ARRAYS))
-    keeping = Keeping(
-        folder=folder, job=job.identity, every_s=job.model.checkpoint_s, allows_other_world=job.allows_other_world
-    )
+
+    def keeping(every_s: float) -> Keeping:
+        return Keeping(folder=folder, job=job.identity, every_s=every_s, allows_other_world=job.allows_other_world)
+
     try:
-        fitted = fit(rows, job.shape, job.model, world=world, keeping=keeping, should_stop=interrupts.should_stop)
+        trained = kind_named(job.kind).fit(
+            folder,
+            settings=job.settings,
+            sizes=job.sizes,
+            is_bfloat16=job.is_bfloat16,
+            world=world,
+            keeping=keeping,
+            should_stop=interrupts.should_stop,
+        )
     except DataError as error:
         return _outcome(End.REFUSED, str(error), None, world, started_s)
-    end = End.DONE if fitted.is_complete else End.STOPPED
+    end = End.DONE if trained.is_complete else End.STOPPED
     asked = interrupts.reason or "another rank was asked"
-    reason = "" if fitted.is_complete else f"asked to stop ({asked}); a checkpoint is written, start again to go on"
-    return _outcome(end, reason, fitted, world, started_s)
+    reason = "" if trained.is_complete else f"asked to stop ({asked}); a checkpoint is written, start again to go on"
+    return _outcome(end, reason, trained, world, started_s)
 
 
-def _outcome(end: End, reason: str, fitted: Fitted | None, world: World, started_s: float) -> Outcome:
+def _outcome(end: End, reason: str, trained: Trained | None, world: World, started_s: float) -> Outcome:
     return Outcome(
         end=end,
         reason=reason,
-        history=tuple(tuple(point) for point in fitted.history) if fitted else (),
-        num_steps=fitted.num_steps if fitted else 0,
-        resumed_step=fitted.resumed_step if fitted else 0,
+        history=tuple(tuple(point) for point in trained.history) if trained else (),
+        num_steps=trained.num_steps if trained else 0,
+        resumed_step=trained.resumed_step if trained else 0,
         fit_s=time.monotonic() - started_s,
-        num_samples=fitted.num_samples if fitted else 0,
+        num_samples=trained.num_samples if trained else 0,
         device=str(world.device) if world.device.type == "cpu" else torch.cuda.get_device_name(world.device),
         world_size=world.size,
-        is_bitwise=fitted.is_bitwise if fitted else True,
-        paces=tuple(fitted.paces) if fitted else (),
+        is_bitwise=trained.is_bitwise if trained else True,
+        paces=tuple(trained.paces) if trained else (),
     )
 
 
@@ -151,12 +151,6 @@ def _write_outcome(folder: Path, outcome: Outcome) -> None:
     temporary.replace(folder / OUTCOME)
 
 
-def _die_with_parent() -> None:
-    """An orphan would train on beside its successor: be told to stop when the launcher is gone (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
 @contextmanager
 def _world(job: Job) -> Iterator[World]:
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -164,11 +158,14 @@ def _world(job: Job) -> Iterator[World]:
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if has_gpu else torch.device("cpu")
     if has_gpu:
         torch.cuda.set_device(device)
-    world = World(rank=rank, size=size, device=device, is_bfloat16=job.is_bfloat16)
+    world = World(rank=rank, size=size, device=device)
     if size == 1:  # nobody to talk to; joining a group of one would only cost start-up time
         yield world
         return
-    dist.init_process_group("nccl" if has_gpu else "gloo", timeout=timedelta(seconds=job.collective_timeout_s))
+    # Sharded checkpoints are gathered in host memory, so gloo is there beside nccl.
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if has_gpu else "gloo", timeout=timedelta(seconds=job.collective_timeout_s)
+    )
     try:
         yield world
     finally:

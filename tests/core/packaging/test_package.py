@@ -13,7 +13,7 @@ from clearway.infra.layout import Layout
 from clearway.infra.storage import LocalStorage, to_path
 from clearway.packaging.encoder import Encoder
 from clearway.packaging.package import FILES, MANIFEST, SIGNATURE, PackageContents, open_package, write_package
-from clearway.packaging.runtime import CHUNK_ROWS, Scorer
+from clearway.packaging.runtime import CHUNK_ROWS, OnnxScorer
 
 STORAGE = LocalStorage()
 
@@ -62,7 +62,7 @@ def test_what_was_written_is_read(layout, tmp_path):
     assert package.facts == {"seed": 1}
     assert package.encoder == contents().encoder
     assert package.read("weights.safetensors") == b"weights"
-    assert Scorer(package).score_rows(package.golden["rows"]).tolist() == package.golden["scores"]
+    assert OnnxScorer(package).score_rows(package.golden["rows"]).tolist() == package.golden["scores"]
 
 
 def test_same_contents_same_digest_other_contents_other_digest(layout, tmp_path):
@@ -131,7 +131,7 @@ def test_golden_rows_are_required_and_few():
 
 def test_chunks_change_no_score(layout, tmp_path):
     ref = write_package(STORAGE, layout, contents(), key_folder=tmp_path / "keys")
-    scorer = Scorer(open_package(STORAGE, ref.uri, ref.digest, key_folder=tmp_path / "keys"))
+    scorer = OnnxScorer(open_package(STORAGE, ref.uri, ref.digest, key_folder=tmp_path / "keys"))
     numeric = np.random.default_rng(0).normal(size=(2 * CHUNK_ROWS + 3, 2)).astype(np.float32)
     score = scorer.score(numeric, np.zeros((len(numeric), 1), np.int64))
     assert score.shape == (len(numeric),)

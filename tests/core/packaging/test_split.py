@@ -32,6 +32,13 @@ def test_holdout_is_the_newest_labelled_days():
     assert split.holdout["row"].to_pylist() == [3, 4]
 
 
+@pytest.mark.parametrize("days", [[0, 0, 1, 3, 3], [3, 0, 1, 3, 0]], ids=["in the order of time", "in any other"])
+def test_both_parts_keep_the_order_of_the_table(days):
+    split = split_at(table_of(days), holdout_days=1)
+    assert split.train["row"].to_pylist() == [i for i, day in enumerate(days) if day != 3]
+    assert split.holdout["row"].to_pylist() == [i for i, day in enumerate(days) if day == 3]
+
+
 @given(st.lists(st.integers(0, 30), min_size=1), st.integers(1, 10))
 def test_every_labelled_row_is_on_exactly_one_side_and_no_day_on_both(days, holdout_days):
     try:
