@@ -24,6 +24,7 @@ from clearway.tune.journal import Journal
 from clearway.tune.spec import Inputs
 from clearway.tune.study import prepared
 from clearway.tune.worker import work
+from forked_kit import run_code
 from training_kit import TINY, make_rows, make_world
 
 SPACE = {
@@ -38,6 +39,7 @@ TIMEOUT_S = 300
 STAGE_SHARE = 1 / 6  # of the kills, that hit the whole stage
 CHILD = """
 import json, logging, sys
+from pathlib import Path
 from clearway.contracts.codec import from_jsonable
 from clearway.infra.environment import Environment
 from clearway.product import LoadedProduct
@@ -46,7 +48,7 @@ from clearway.tune.study import search
 logging.basicConfig(level=logging.INFO)
 message = json.load(sys.stdin)
 product, env = LoadedProduct.model_validate(message["product"]), Environment.model_validate(message["env"])
-found = search(from_jsonable(Inputs, message["inputs"]), product=product, env=env, folder=message["folder"])
+found = search(from_jsonable(Inputs, message["inputs"]), product=product, env=env, folder=Path(message["folder"]))
 json.dump({"params": found.params, "num_trials": len(found.trials), "num_deaths": found.num_deaths}, sys.stdout)
 """
 
@@ -79,28 +81,34 @@ class Study:
         """The same study in another folder."""
         return Study(inputs=self.inputs, product=self.product, env=self.env, folder=self.folder.with_name(name))
 
-    def start(self, **variables: str) -> "subprocess.Popen[str]":
-        """`search` as a process of its own."""
-        message = {
-            "env": self.env.model_dump(mode="json"),
-            "product": self.product.model_dump(mode="json", by_alias=True),
-            "inputs": to_jsonable(self.inputs),
-            "folder": self.folder.as_uri(),
-        }
+    def run(self, **variables: str) -> "subprocess.CompletedProcess[str]":
+        """`search` as a process of its own, to its end."""
+        return run_code(CHILD, self._message(), variables=os.environ | variables)
+
+    def start(self) -> "subprocess.Popen[str]":
+        """`search` as a new interpreter."""
         with (self.folder.parent / f"{self.folder.name}.log").open("a") as log:
             child = subprocess.Popen(
                 [sys.executable, "-c", CHILD],
-                env=os.environ | variables,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
             )
         assert child.stdin is not None
-        child.stdin.write(json.dumps(message))
+        child.stdin.write(self._message())
         child.stdin.close()
         child.stdin = None
         return child
+
+    def _message(self) -> str:
+        message = {
+            "env": self.env.model_dump(mode="json"),
+            "product": self.product.model_dump(mode="json", by_alias=True),
+            "inputs": to_jsonable(self.inputs),
+            "folder": str(self.folder),
+        }
+        return json.dumps(message)
 
     def log(self) -> str:
         return (self.folder.parent / f"{self.folder.name}.log").read_text()

@@ -1,6 +1,6 @@
 """What a second worker saves a study, and whether kill -9 at random ever loses or repeats a trial.
 
-    python tests/benchmarks/bench_tune.py walls [--rounds 3] [--trials 16]
+    python tests/benchmarks/bench_tune.py walls [--rounds 3] [--trials 16] [--without "1 worker, 2 threads"]
     python tests/benchmarks/bench_tune.py kills [--seeds 10] [--kills 8]
 
 `walls`: the same study with one worker of one thread, one worker of two threads, and two workers of one thread each, in
@@ -71,23 +71,21 @@ def _reaped_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def walls(rounds: int, num_trials: int) -> None:
-    """Print wall and CPU seconds of each way, and the ratios of their medians."""
-    found: dict[str, list[tuple[float, float, float]]] = {way: [] for way in WAYS}
+def walls(rounds: int, num_trials: int, *, ways: list[str]) -> None:
+    """Print wall and CPU seconds of each way, and of the last as a share of each other, medians."""
+    found: dict[str, list[tuple[float, float, float]]] = {way: [] for way in ways}
     for _ in range(rounds):
-        for way in WAYS:
+        for way in ways:
             with tempfile.TemporaryDirectory() as folder:
                 found[way].append(cost(Path(folder), way, num_trials))
             wall_s, trials_s, cpu_s = found[way][-1]
             load = os.getloadavg()[0]
             print(f"{way}: {wall_s:.1f} s, trials {trials_s:.1f} s, {cpu_s:.1f} CPU s, load {load:.1f}", flush=True)
     middle = {way: [statistics.median(column) for column in zip(*costs, strict=True)] for way, costs in found.items()}
-    one, threads, two = middle.values()
+    *others, last = middle
     for place, name in enumerate(("wall", "wall of the trials alone", "CPU")):
-        against = (
-            f"{two[place] / one[place]:.2f} of one worker's, {two[place] / threads[place]:.2f} of one with 2 threads"
-        )
-        print(f"{name} of two workers: {against}")
+        shares = [f"{middle[last][place] / middle[way][place]:.2f} of {way}" for way in others]
+        print(f"{name} of {last}: {', '.join(shares)}")
 
 
 def kills(num_seeds: int, num_kills: int) -> None:
@@ -125,11 +123,12 @@ def main() -> None:
     parser.add_argument("what", choices=["walls", "kills"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--trials", type=int, default=16)
+    parser.add_argument("--without", nargs="*", choices=list(WAYS), default=[], help="ways to leave out")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--kills", type=int, default=8)
     args = parser.parse_args()
     if args.what == "walls":
-        walls(args.rounds, args.trials)
+        walls(args.rounds, args.trials, ways=[way for way in WAYS if way not in args.without])
     else:
         kills(args.seeds, args.kills)
 

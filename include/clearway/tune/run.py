@@ -9,7 +9,7 @@ from clearway.contracts.verdict import Verdict
 from clearway.infra.environment import Environment
 from clearway.infra.faults import fault
 from clearway.infra.layout import Layout
-from clearway.infra.storage import Storage, join, open_storage
+from clearway.infra.storage import Storage, join, open_storage, scratch_of
 from clearway.product import LoadedProduct
 from clearway.tune.spec import Inputs, Outputs
 
@@ -47,13 +47,14 @@ def _searched(
     from clearway.tune.record import run_record  # noqa: PLC0415
     from clearway.tune.study import forget_rows, search  # noqa: PLC0415 - optuna, torch
 
-    searched = search(inputs, product=product, env=env, folder=folder)
+    own = scratch_of(folder, root=env.store_root, home=env.home)
+    searched = search(inputs, product=product, env=env, folder=own)
     report_uri, page = join(folder, REPORT), render(searched, release_id=inputs.release_id)
     storage.write(report_uri, page)
     fault("tune.before_record")
     record = run_record(searched, page=page.decode(), product=product.name, release_id=inputs.release_id, job=asked)
     open_tracking(env).log_run(record)
-    forget_rows(folder)
+    forget_rows(own)
     return Outputs(
         verdict=Verdict.PASS,
         reason=reason_of(searched),

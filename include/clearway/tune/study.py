@@ -12,7 +12,7 @@ from clearway.contracts.errors import DataError
 from clearway.infra.datasets import DAY, LABEL
 from clearway.infra.environment import Environment
 from clearway.infra.release_store import open_release_store
-from clearway.infra.storage import Storage, join, open_storage, to_path
+from clearway.infra.storage import Storage, join, open_storage
 from clearway.packaging.package import open_package
 from clearway.product import LoadedProduct
 from clearway.tabular.training_set import training_rows
@@ -53,18 +53,17 @@ class Searched:
         return min(len(rounds), len(self.brief.windows))
 
 
-def search(inputs: Inputs, *, product: LoadedProduct, env: Environment, folder: str) -> Searched:
+def search(inputs: Inputs, *, product: LoadedProduct, env: Environment, folder: Path) -> Searched:
     """Run what is left of the study. The first trial is product.yaml as written, so nothing worse can win.
 
     Raises: DataError if the model as written could not be judged; as `run_crew`.
     """
-    path = to_path(folder)
-    brief = prepared(inputs, product=product, env=env, folder=path)
-    journal, tasks = Journal(path), brief.tasks()
+    brief = prepared(inputs, product=product, env=env, folder=folder)
+    journal, tasks = Journal(folder), brief.tasks()
     num_left = len(tasks) - len(journal.ended())
     LOG.info("%d of %d tasks to go, %d workers", num_left, len(tasks), brief.num_workers)
     if num_left:
-        run_crew(brief, path, env=env)
+        run_crew(brief, folder, env=env)
     ended = journal.ended()
     has_cost = num_values(brief.tune) > 1
     chosen = choice(tasks, ended, slack=brief.tune.slack, has_cost=has_cost)
@@ -149,6 +148,6 @@ def _champion(product: LoadedProduct, env: Environment, storage: Storage) -> dic
     return {} if found == {name: getattr(model, name) for name in sorted(space)} else found
 
 
-def forget_rows(folder: str) -> None:
+def forget_rows(folder: Path) -> None:
     """The study has ended and is on record: nobody reads its rows again."""
-    (to_path(folder) / ROWS).unlink(missing_ok=True)
+    (folder / ROWS).unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from clearway.contracts.errors import DataError, Unmeasurable
 from clearway.infra.faults import fault
-from clearway.infra.jobs.processes import die_with_parent
+from clearway.infra.orphans import die_with_parent
 from clearway.tabular.fit import make_deterministic
 from clearway.tabular.training_set import settings_of
 from clearway.tune.agenda import Kind, Task

@@ -25,7 +25,7 @@ from tune_kit import MODEL, Study, make_study, told, trials_of
 
 
 def searched(study: Study):
-    return search(study.inputs, product=study.product, env=study.env, folder=study.folder.as_uri())
+    return search(study.inputs, product=study.product, env=study.env, folder=study.folder)
 
 
 def test_no_row_of_the_holdout_is_ever_given_to_a_worker(env, flights):

@@ -27,15 +27,14 @@ FAULTS = (
 def test_killed_and_run_again_ends_as_if_undisturbed(env: Environment, flights: LoadedProduct, fault: str) -> None:
     study = make_study(env, flights, num_trials=4)
     calm, again = told(study.calmly()), study.beside("again")
-    killed = again.start(CLEARWAY_FAULT=fault)
-    killed.communicate()
-    assert killed.returncode == -signal.SIGKILL, f"{fault} was never reached: {again.log()[-2000:]}"
+    killed = again.run(CLEARWAY_FAULT=fault)
+    assert killed.returncode == -signal.SIGKILL, f"{fault} was never reached: {killed.stderr[-2000:]}"
     left = 4 - len(again.ended())
-    done = again.start()
-    done.communicate()
-    assert done.returncode == 0, again.log()[-2000:]
+    done = again.run()
+    assert done.returncode == 0, done.stderr[-2000:]
     assert told(again.ended()) == calm
-    assert again.log().count("trial 0: complete") + again.log().count(" tasks to go") >= left
+    log = killed.stderr + done.stderr
+    assert log.count("trial 0: complete") + log.count(" tasks to go") >= left
 
 
 def test_the_stage_killed_before_its_record_leaves_the_same_result(env: Environment, flights: LoadedProduct) -> None:
