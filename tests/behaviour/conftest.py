@@ -63,7 +63,7 @@ class Flights:
             product=self.product,
             env=self.env,
             storage=open_storage(self.env.store_root),
-            folder=self.layout.release(name, "train"),
+            folder=to_path(self.layout.release(name, "train")),
             clock=SystemClock(),
             can_fork=False,
         )

@@ -24,6 +24,10 @@ def run(inputs: Inputs, *, product: LoadedProduct, env: Environment) -> Outputs:
     fault("approve.before_record")
     uri, stored = record_approval(storage, layout, approval)
     fault("approve.after_record")
+    if env.aws.model_registry:
+        from clearway.infra.aws.model_registry import mirror_approval  # noqa: PLC0415 - boto3
+
+        mirror_approval(env, stored, model=inputs.model)
     lets_through = stored.answer in LETS_THROUGH
     return Outputs(
         verdict=Verdict.PASS if lets_through else Verdict.FAIL,

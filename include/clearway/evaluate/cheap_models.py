@@ -1,16 +1,17 @@
 """Two honest yardsticks, fitted in seconds: boosted trees and a straight line. They are compared with, never served.
 
-Both are deterministic for given rows: fixed seeds, and one fixed order of additions per thread count.
+Both are deterministic for given rows: fixed seeds, one thread, and so one order of additions.
 
 Shapes: N rows, F columns (numeric first, then category indices).
 """
 
-import sys
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from clearway.tabular.teacher import lightgbm
 
 Floats = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float32]
@@ -31,6 +32,7 @@ TREES: dict[str, Any] = {
     "min_data_per_group": 200,
     "deterministic": True,
     "force_row_wise": True,
+    "num_threads": 1,
     "seed": 2013,
     "verbosity": -1,
 }
@@ -86,18 +88,17 @@ def thinned(index: npt.NDArray[np.int64], max_rows: int) -> npt.NDArray[np.int64
 
 
 class Trees:
-    """Gradient-boosted trees (LightGBM)."""
+    """Gradient-boosted trees (LightGBM), in one thread: a tree is grown in hundreds of short steps, and waiting for a
+    second thread at the end of each costs more than it helps. Several may be grown side by side."""
 
-    def __init__(self, rows: Rows, *, num_trees: int, num_threads: int) -> None:
-        lgb = _lightgbm()
+    def __init__(self, rows: Rows, *, num_trees: int) -> None:
+        lgb = lightgbm()
         num_numeric = rows.numeric.shape[1]
-        settings = TREES | {"num_threads": num_threads}
         categorical = list(range(num_numeric, num_numeric + rows.categorical.shape[1]))
         data = lgb.Dataset(
-            _matrix(rows), rows.labels, categorical_feature=categorical, params=settings, free_raw_data=True
+            _matrix(rows), rows.labels, categorical_feature=categorical, params=TREES, free_raw_data=True
         )
-        self._booster = lgb.train(settings, data, num_boost_round=num_trees)
-        self._num_threads = num_threads
+        self._booster = lgb.train(TREES, data, num_boost_round=num_trees)
 
     def to_text(self) -> str:
         """The fitted trees in LightGBM's own text form, which holds no code."""
@@ -105,21 +106,7 @@ class Trees:
 
     def score(self, rows: Rows) -> Floats:
         """Probability per row. [N]"""
-        return np.asarray(self._booster.predict(_matrix(rows), num_threads=self._num_threads), dtype=np.float64)
-
-
-def _lightgbm() -> Any:
-    """LightGBM without its scikit-learn estimators: nobody here uses them, and importing scikit-learn for them (with
-    scipy.stats below it) costs 1.3 CPU seconds, as much as fitting three folds."""
-    if "lightgbm" not in sys.modules and "sklearn" not in sys.modules:
-        sys.modules["sklearn"] = None  # type: ignore[assignment]  # "not installed", a case LightGBM provides for
-        try:
-            import lightgbm
-        finally:
-            del sys.modules["sklearn"]
-    import lightgbm
-
-    return lightgbm
+        return np.asarray(self._booster.predict(_matrix(rows), num_threads=1), dtype=np.float64)
 
 
 def _matrix(rows: Rows) -> Matrix:

@@ -74,6 +74,13 @@ class Evidence:
     slices: tuple[SliceFigures, ...]
 
 
+def fair_rows(other: str, is_new_to_champion: npt.NDArray[np.bool_] | None, *, num_rows: int) -> npt.NDArray[np.bool_]:
+    """Rows to compare with `other` on: a champion is not judged on what it has learned. [N]"""
+    if other == CHAMPION and is_new_to_champion is not None:
+        return is_new_to_champion
+    return np.ones(num_rows, dtype=bool)
+
+
 def gather(
     holdout: Holdout,
     *,
@@ -90,9 +97,7 @@ def gather(
     labels, candidate = holdout.labels, holdout.scores[CANDIDATE]
     comparisons = {}
     for other in (name for name in holdout.scores if name != CANDIDATE):
-        is_used = np.ones(labels.size, dtype=bool)
-        if other == CHAMPION and holdout.is_new_to_champion is not None:
-            is_used = holdout.is_new_to_champion
+        is_used = fair_rows(other, holdout.is_new_to_champion, num_rows=labels.size)
         if np.unique(holdout.days[is_used]).size < min_days or np.unique(labels[is_used]).size < len((0, 1)):
             continue
         comparisons[other] = _compare(

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from clearway.contracts.verdict import Check, Judgement, Verdict, at_least, at_most, judge
 from clearway.evaluate.evidence import CANDIDATE, CHAMPION, LINE, TREES, Comparison, Evidence
 from clearway.evaluate.margins import Margins
-from clearway.product import Features, Gates
+from clearway.product import Features
+from clearway.product_gates import Gates
 
 # Fewer day blocks than this make the paired intervals useless (their coverage was tried down to 14 and holds near 5).
 MIN_DAYS = 5
@@ -123,16 +124,16 @@ def not_worse_than_champion(case: Case) -> Iterator[Check]:
         )
         yield Check(name="champion_comparable", verdict=Verdict.INCONCLUSIVE, reason=reason)
     else:
-        yield from _first_model(case.gates)
+        yield first_model(case.gates.first_model)
 
 
-def _first_model(gates: Gates) -> Iterator[Check]:
+def first_model(policy: str) -> Check:
     """There is nothing to compare with; product.yaml says what that means."""
-    is_person = gates.first_model == "person"
-    yield Check(
+    is_person = policy == "person"
+    return Check(
         name="first_model",
         verdict=Verdict.INCONCLUSIVE if is_person else Verdict.PASS,
-        reason=f"no champion yet; policy {gates.first_model!r}: "
+        reason=f"no champion yet; policy {policy!r}: "
         + ("a person decides" if is_person else "the other gates decide, comparisons with a champion do not apply"),
         is_decisive=is_person,
     )

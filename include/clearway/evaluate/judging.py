@@ -13,7 +13,7 @@ from clearway.evaluate.gates import MIN_DAYS, Case, judge_model
 from clearway.evaluate.yardsticks import MakeRng, Yardsticks, slice_values
 from clearway.measures.binary import Array
 from clearway.packaging.package import Package
-from clearway.packaging.runtime import Scorer
+from clearway.packaging.runtime import OnnxScorer
 from clearway.packaging.split import Split
 from clearway.product import Product
 
@@ -51,7 +51,7 @@ def judge_candidate(
         slices=slice_values(split.holdout, product.features.slices),
         base_rate=yardsticks.base_rate,
         scores=scores | yardsticks.scores,
-        is_new_to_champion=None if champion is None else held.days >= _first_unseen_day(champion),
+        is_new_to_champion=None if champion is None else held.days >= first_unseen_day(champion),
     )
     evidence = gather(
         holdout,
@@ -75,15 +75,15 @@ def judge_candidate(
 
 def unseen_check(candidate: Package, holdout_start: date) -> Check:
     """The candidate's own record of where its training ended, against where judging starts."""
-    is_unseen = _first_unseen_day(candidate) <= (holdout_start - EPOCH).days
+    is_unseen = first_unseen_day(candidate) <= (holdout_start - EPOCH).days
     reason = f"training ended before {candidate.facts['holdout_start']}, judging starts on {holdout_start}"
     return Check(name="holdout_unseen", verdict=Verdict.PASS if is_unseen else Verdict.FAIL, reason=reason)
 
 
-def _first_unseen_day(package: Package) -> int:
+def first_unseen_day(package: Package) -> int:
     """First day (since 1970) whose rows the model was not trained on."""
     return (date.fromisoformat(package.facts["holdout_start"]) - EPOCH).days
 
 
 def _score(package: Package, table: pa.Table, *, num_threads: int) -> Array:
-    return Scorer(package, num_threads=num_threads).score_table(table).astype(np.float64)
+    return OnnxScorer(package, num_threads=num_threads).score_table(table).astype(np.float64)

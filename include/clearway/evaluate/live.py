@@ -24,8 +24,8 @@ from clearway.contracts.verdict import Check, Verdict, at_most
 from clearway.infra.clock import Clock
 from clearway.infra.endpoint.local import LocalEndpoint
 from clearway.infra.environment import Environment
+from clearway.kinds.scorers import open_scorer
 from clearway.packaging.package import Package
-from clearway.packaging.runtime import Scorer
 
 LOG = logging.getLogger("clearway.evaluate")
 START_S = 60.0
@@ -55,7 +55,7 @@ class Latency:
 
 def time_single_rows(package: Package) -> Latency:
     """Warm single-row latency over the golden rows, encoder included, one thread."""
-    scorer = Scorer(package)
+    scorer = open_scorer(package)
     rows = package.golden["rows"]
     clocks_s = []
     for i in range(NUM_WARM_UP + NUM_TIMED + 1):

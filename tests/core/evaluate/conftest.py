@@ -24,6 +24,7 @@ from clearway.measures.distance import build_reference
 from clearway.packaging.encoder import Encoder
 from clearway.packaging.package import PackageContents, write_package
 from clearway.product import Features, LoadedProduct
+from clearway.product_rollout import Rollout
 
 NUMERIC = ("x0", "x1", "x2", "x3", "x4", "x5")
 CATEGORICAL = ("group", "other")
@@ -58,7 +59,8 @@ def product(flights: LoadedProduct) -> LoadedProduct:
         }
     )
     release = flights.spec.release.model_copy(update={"holdout_days": HOLDOUT_DAYS})
-    spec = flights.spec.model_copy(update={"features": features, "gates": gates, "release": release})
+    parts = {"features": features, "gates": gates, "release": release, "rollout": Rollout()}
+    spec = flights.spec.model_copy(update=parts)
     return flights.model_copy(update={"spec": spec, "digest": "p" * 64})
 
 

@@ -26,9 +26,8 @@ def _is_timed(uri: str) -> bool:
     return uri.endswith(("timings.json", "report.html"))  # milliseconds of this very run
 
 
-@pytest.mark.parametrize("point", points_of("evaluate"))
-def test_killed_and_run_again_gives_the_undisturbed_evaluation(
-    env: Environment, product: LoadedProduct, make_world, point: str
+def test_killed_at_any_point_and_run_again_gives_the_undisturbed_evaluation(
+    env: Environment, product: LoadedProduct, make_world
 ) -> None:
     world = make_world()
     # Rejected, so that verdict, checks and reasons all have something to say.
@@ -37,12 +36,15 @@ def test_killed_and_run_again_gives_the_undisturbed_evaluation(
     folder = Layout(env.store_root, "flights").release("r1")
     calm = run(inputs, product=product, env=env)
     before, names = contents(env, folder, but=_is_timed), set(contents(env, folder))
-    shutil.rmtree(to_path(folder))
-    again = killed_then_again("evaluate", inputs, product=product, env=env, fault=f"{point}=kill")
-    assert again["evaluation_digest"] == calm.evaluation_digest
-    assert (again["verdict"], again["reason"]) == (calm.verdict.value, calm.reason)
-    assert contents(env, folder, but=_is_timed) == before
-    assert set(contents(env, folder)) == names
+    points = points_of("evaluate")
+    assert points
+    for point in points:
+        shutil.rmtree(to_path(folder))
+        again = killed_then_again("evaluate", inputs, product=product, env=env, fault=f"{point}=kill")
+        assert again["evaluation_digest"] == calm.evaluation_digest, point
+        assert (again["verdict"], again["reason"]) == (calm.verdict.value, calm.reason), point
+        assert contents(env, folder, but=_is_timed) == before, point
+        assert set(contents(env, folder)) == names, point
 
 
 def test_a_model_server_that_is_killed_while_it_is_asked_leaves_no_verdict(
@@ -75,13 +77,13 @@ def test_a_killed_evaluation_leaves_no_model_server_behind(env: Environment) -> 
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=variables_of(env)) as holder:
         assert holder.stdout is not None
         url = holder.stdout.readline().strip()
-        with urllib.request.urlopen(f"{url}/healthz", timeout=5) as answer:
+        with urllib.request.urlopen(f"{url}/healthz", timeout=60) as answer:
             assert answer.status == 200
         holder.kill()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
-            urllib.request.urlopen(f"{url}/healthz", timeout=5).close()
+            urllib.request.urlopen(f"{url}/healthz", timeout=60).close()
         except OSError:
             return
         time.sleep(0.05)

@@ -72,7 +72,7 @@ from clearway.evaluate.cheap_models import Rows, Trees
 numeric = np.random.default_rng(0).normal(size=(500, 2)).astype(np.float32)
 labels = (numeric[:, 0] > 0).astype(float)
 rows = Rows(numeric=numeric, categorical=np.zeros((500, 1), np.int64), labels=labels, days=np.zeros(500, np.int64))
-assert Trees(rows, num_trees=5, num_threads=1).score(rows)[labels == 1].min() > labels.mean()
+assert Trees(rows, num_trees=5).score(rows)[labels == 1].min() > labels.mean()
 assert "sklearn" not in sys.modules, "scikit-learn was imported"
 import sklearn
 """
@@ -110,7 +110,7 @@ def test_the_line_agrees_with_scikit_learn() -> None:
     )
 
 
-@pytest.mark.parametrize("make", [Line, lambda r: Trees(r, num_trees=20, num_threads=1)], ids=["line", "trees"])
+@pytest.mark.parametrize("make", [Line, lambda r: Trees(r, num_trees=20)], ids=["line", "trees"])
 def test_a_yardstick_copes_with_constant_and_empty_columns(make) -> None:
     rows = _rows()
     numeric = np.hstack(

@@ -1,0 +1,90 @@
+"""How a kind of model is judged: what the stage asks, and who answers for which kind.
+
+The stage itself holds what is the same for all: packages, the real server, latency, the evaluation's file and its page.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from clearway.contracts.refs import DatasetRef
+from clearway.contracts.verdict import Check, Judgement
+from clearway.evaluate.live import Latency
+from clearway.infra.environment import Environment
+from clearway.infra.storage import Storage
+from clearway.packaging.package import Package
+from clearway.packaging.text import LANGUAGE
+from clearway.product import LoadedProduct
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """What is to be judged, on what. `champion`: None for a first model."""
+
+    candidate: Package
+    champion: Package | None
+    dataset: DatasetRef
+    product: LoadedProduct
+    env: Environment
+    storage: Storage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """What every page shows, whatever the kind. `provenance`: (what, value) pairs: digests, addresses of nothing."""
+
+    title: str
+    latency: Latency
+    provenance: Sequence[tuple[str, str]]
+
+
+class Found(Protocol):
+    """One evaluation's outcome."""
+
+    @property
+    def judgement(self) -> Judgement:
+        """All checks and their verdict."""
+        ...
+
+    def evidence(self) -> Mapping[str, Any]:
+        """Entries of evaluation.json beside the checks: nothing timed, no address."""
+        ...
+
+    def page(self, frame: Frame) -> bytes:
+        """The page a reviewer decides on."""
+        ...
+
+    def files(self) -> Mapping[str, bytes]:
+        """Other files worth keeping beside it."""
+        ...
+
+
+class Judge(Protocol):
+    """Judges one case."""
+
+    @property
+    def latency_ms(self) -> float:
+        """Limit for one row, p99."""
+        ...
+
+    def read(self) -> None:
+        """Read the rows; apart from judging, so that a server can start meanwhile. Raises: DataError."""
+        ...
+
+    def judge(self, operational: Sequence[Check]) -> Found:
+        """Score, compare, gate. `operational`: checks made elsewhere (latency, the live server).
+
+        Raises: Unmeasurable.
+        """
+        ...
+
+
+def judge_of(case: Case) -> Judge:
+    """Whoever judges the product's kind of model."""
+    if case.product.spec.model.kind == LANGUAGE:
+        from clearway.evaluate.language_judge import LanguageJudge  # noqa: PLC0415 - torch
+
+        return LanguageJudge(case)
+    from clearway.evaluate.tabular_judge import TabularJudge  # noqa: PLC0415 - ONNX Runtime, LightGBM
+
+    return TabularJudge(case)
