@@ -45,7 +45,7 @@ NUMERIC = ("hour", "distance")
 CATEGORICAL = ("carrier",)
 CARRIERS = ("AA", "DL", "UA")
 ROW = {"hour": 7.0, "distance": 500.0, "carrier": "AA"}
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 120.0
 
 
 def linear_onnx(bias: float, *, num_numeric: int, num_categorical: int) -> bytes:
@@ -89,17 +89,23 @@ def golden_rows() -> list[dict[str, Any]]:
 
 
 def make_package(
-    env: Environment, bias: float, *, product: str = PRODUCT, golden_shift: float = 0.0, model: bytes = b""
+    env: Environment,
+    bias: float,
+    *,
+    product: str = PRODUCT,
+    golden_shift: float = 0.0,
+    model: bytes = b"",
+    reference: dict[str, Any] | None = None,
 ) -> ModelRef:
     """A signed package; another bias is another digest. `golden_shift` makes its golden scores wrong by that much;
-    `model` is a graph to use in place of the linear one."""
+    `model` is a graph to use in place of the linear one, `reference` what it carries about its training period."""
     rows = golden_rows()
     contents = PackageContents(
         model=model or linear_onnx(bias, num_numeric=len(NUMERIC), num_categorical=len(CATEGORICAL)),
         weights=b"",
         encoder=Encoder(numeric=NUMERIC, categorical=CATEGORICAL, vocabulary={"carrier": CARRIERS}),
         schema={},
-        reference={},
+        reference=reference or {},
         golden={"rows": rows, "scores": [expected_score(bias, row) + golden_shift for row in rows]},
         facts={"bias": bias},
     )
@@ -131,7 +137,7 @@ class ServerProcess:
     def kill(self) -> None:
         """SIGKILL, as when the machine loses power."""
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(START_TIMEOUT_S)
 
 
 def environment_at(env: Environment, port: int) -> Environment:
@@ -185,7 +191,7 @@ def running_server(env: Environment, *, product: str = PRODUCT) -> Iterator[Serv
 
 def client_of(env: Environment) -> LocalEndpoint:
     """The endpoint client of `env`."""
-    return LocalEndpoint(env.endpoint.url, token_file=env.admin_token_file, timeout_s=20)
+    return LocalEndpoint(env.endpoint.url, token_file=env.admin_token_file, timeout_s=60)
 
 
 @dataclass(frozen=True)
@@ -269,6 +275,7 @@ class InProcessEndpoint:
     def __init__(self, env: Environment, *, product: str = PRODUCT, isolates: bool = False) -> None:
         self.server = make_server(env, product=product, isolates=isolates)
         self.server.versions.restore()
+        self._loop = asyncio.new_event_loop()
 
     def load(self, *, uri: str, digest: str, epoch: int) -> None:
         self.server.versions.load(uri, digest, epoch=epoch)
@@ -327,13 +334,14 @@ class InProcessEndpoint:
         self.server.prediction_log.flush()
 
     def close(self) -> None:
-        """Stop the writer thread, and candidates' processes."""
+        """Stop the writer thread, candidates' processes, and the loop."""
         self.server.prediction_log.close()
         self.server.versions.close()
+        self._loop.close()
 
     async def _answer(self, data: bytes, headers: list[tuple[bytes, bytes]]) -> Answer:
         answer = await call_async(self.server, "POST", "/invocations", data, headers=headers)
-        await self.server.mirroring.settle()  # this loop ends with the call
+        await self.server.mirroring.settle()  # this loop stands still between calls
         return answer
 
     def _loaded(self, digest: str) -> Version:
@@ -348,7 +356,8 @@ class InProcessEndpoint:
             raise ConfigError(str(error)) from error
 
     def _invoke(self, body: dict[str, Any], headers: list[tuple[bytes, bytes]]) -> tuple[list[float], str]:
-        answer = asyncio.run(self._answer(msgspec.json.encode(body), [*JSON_HEADERS, *headers]))
+        asked = self._answer(msgspec.json.encode(body), [*JSON_HEADERS, *headers])
+        answer = self._loop.run_until_complete(asked)
         if answer.status == 200:
             return answer.json["predictions"], answer.json["model_digest"]
         raise Unavailable(str(answer.json)) if answer.status >= 500 else ConfigError(str(answer.json))
@@ -421,7 +430,7 @@ def start_verb(
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=variables)
 
 
-def finish_verb(process: "subprocess.Popen[str]", timeout_s: float = 60.0) -> Outputs:
+def finish_verb(process: "subprocess.Popen[str]", timeout_s: float = 120.0) -> Outputs:
     """Its outputs; a crash is an AssertionError with its log."""
     out, err = process.communicate(timeout=timeout_s)
     assert process.returncode == 0, err

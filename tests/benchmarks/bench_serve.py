@@ -6,10 +6,11 @@
 All serve the same ONNX file and get the same row: `flights` has the size of the demonstration product's network (84
 numbers, 5 categories, 4 members of 192-192), `small` is one 24-64-64 MLP. Each is one process on core 0, the client is
 on core 1 (where the machine has two), rounds are interleaved, the median round counts. Clearway does all of its duties
-meanwhile: strict decoding, a 90/10 split with a sticky key per connection, prediction log, metrics. The others log
-nothing. CPU seconds are those of the server's process tree; neighbours inflate even them through shared caches, so
-ratios count. Scores are compared before any time counts. MLflow, LitServe, BentoML and FastAPI do more than score: the
-comparison is CPU for the same answer. `floor` is uvicorn and a constant, `bare` the least code with this answer.
+meanwhile: strict decoding, a 90/10 split with a sticky key per connection, prediction log, metrics, counts of features.
+The others log nothing. CPU seconds are those of the server's process tree; neighbours inflate even them through shared
+caches, so ratios count. Scores are compared before any time counts. MLflow, LitServe, BentoML and FastAPI do more than
+score: the comparison is CPU for the same answer. `floor` is uvicorn and a constant, `bare` the least code with this
+answer.
 
 `--peers` adds LitServe and BentoML from environments in that folder, made there if absent; `--before` the server and
 the exported graph of another checkout. `--starts` is how often each server is started; the median of the seconds and
@@ -37,6 +38,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import psutil
+import pyarrow as pa
 from onnx import TensorProto, helper, numpy_helper
 from raw_load import closed_loop, pin
 from serve_arms import Launch, launch_bare, launch_bentoml, launch_fastapi, launch_litserve, launch_mlflow, peer_python
@@ -45,9 +47,10 @@ from clearway.contracts.refs import ModelRef
 from clearway.infra.environment import Environment
 from clearway.infra.layout import Layout
 from clearway.infra.storage import open_storage
+from clearway.measures.distance import build_reference
 from clearway.packaging.encoder import Encoder
 from clearway.packaging.package import MAX_GOLDEN_ROWS, Package, PackageContents, open_package, write_package
-from clearway.packaging.runtime import Scorer
+from clearway.packaging.runtime import OnnxScorer
 from serving_kit import client_of, environment_at, free_port, start_server, variables_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,6 +59,7 @@ SIZES = {"flights": (84, (3, 16, 105, 34, 149)), "small": (20, (4, 4, 4, 4))}
 START_TIMEOUT_S = 120.0
 SHARES = (90.0, 10.0)
 NUM_RETIRED = 10
+NUM_TRAINING_ROWS = 200  # what the histograms are made of whose bins the server counts
 
 FLIGHTS_MODEL = """
 import sys
@@ -63,7 +67,7 @@ import numpy as np
 from clearway.product import Model
 from clearway.tabular.bins import Bins
 from clearway.tabular.model import build, parameter_arrays, shape_of
-from clearway.train.export import to_onnx
+from clearway.tabular.export import to_onnx
 num_numeric, *known = map(int, sys.argv[1:])
 model = Model()
 shape = shape_of(model, num_numeric=num_numeric, cardinalities=tuple(n + 1 for n in known))
@@ -265,14 +269,33 @@ def check_equal(servers: list[Server], request: bytes, expected: float) -> None:
 
 def publish(env: Environment, encoder: Encoder, graph: bytes, *, number: int = 0) -> tuple[ModelRef, Package]:
     """A signed package of a graph in the store of `env`; another number is another digest."""
-    rows = [make_row(encoder, number) for number in range(MAX_GOLDEN_ROWS)]
-    golden = {"rows": rows, "scores": [0.5] * len(rows)}
+    rows = [make_row(encoder, number) for number in range(NUM_TRAINING_ROWS)]
+    golden = {"rows": rows[:MAX_GOLDEN_ROWS], "scores": [0.5] * MAX_GOLDEN_ROWS}
     contents = PackageContents(
-        model=graph, weights=b"", encoder=encoder, schema={}, reference={}, golden=golden, facts={"number": number}
+        model=graph,
+        weights=b"",
+        encoder=encoder,
+        schema={},
+        reference=reference_of(encoder, rows),
+        golden=golden,
+        facts={"number": number},
     )
     storage, layout = open_storage(env.store_root), Layout(env.store_root, "flights")
     ref = write_package(storage, layout, contents, key_folder=env.home / "keys")
     return ref, open_package(storage, ref.uri, ref.digest, key_folder=env.home / "keys")
+
+
+def reference_of(encoder: Encoder, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Histograms of these rows, as training makes them."""
+    kinds = dict.fromkeys(encoder.numeric, pa.float64()) | dict.fromkeys(encoder.categorical, pa.string())
+    table = pa.table({name: pa.array([row[name] for row in rows], kind) for name, kind in kinds.items()})
+    batches = pa.array([str(i % 4) for i in range(len(rows))])
+    return build_reference(
+        table.append_column("batch", batches),
+        numeric=encoder.numeric,
+        categorical=encoder.categorical,
+        batch_column="batch",
+    )
 
 
 def environment_in(folder: Path) -> Environment:
@@ -289,7 +312,7 @@ def graph_of(model: str, encoder: Encoder, tree: Path) -> bytes:
 
 def contestants(
     folder: Path, model: str, *, before: Path | None, peers: Path | None, arms: list[str]
-) -> tuple[dict[str, Launch], Scorer]:
+) -> tuple[dict[str, Launch], OnnxScorer]:
     """How to launch each server, and what scores offline. `arms`: names of others; none means all."""
     encoder, launches = make_encoder(model), dict[str, Launch]()
     for name, tree in {"clearway": ROOT, "before": before}.items():
@@ -313,7 +336,7 @@ def contestants(
             "litserve_batch": lambda: launch_litserve(folder, peer_python("litserve", peers), kind="batch"),
             "bentoml": lambda: launch_bentoml(folder, peer_python("bentoml", peers)),
         }
-    return launches | {name: make() for name, make in makers.items() if name in (arms or makers)}, Scorer(package)
+    return launches | {name: make() for name, make in makers.items() if name in (arms or makers)}, OnnxScorer(package)
 
 
 def memory(folder: Path, model: str) -> dict[str, float]:

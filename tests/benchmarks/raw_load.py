@@ -8,6 +8,7 @@ import os
 import select
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import psutil
@@ -43,7 +44,7 @@ class Connections:
         for connection, _ in self._epoll.poll(timeout_s):
             piece = self._socks[connection].recv(65_536)
             if not piece:
-                raise ConnectionError("the server closed a connection that had a request under way")
+                raise ConnectionError("the server closed a connection")
             data = self._parts.pop(connection, b"") + piece
             cut = data.find(_END)
             begin = cut + len(_END)
@@ -108,13 +109,13 @@ def open_loop(
             and body.
     """
     connections = Connections(port, number)
-    free, times = connections.ids, dict[int, tuple[float, float]]()
+    free, times = deque(connections.ids), dict[int, tuple[float, float]]()  # in turn: none stays idle for long
     due_s = time.monotonic()
     try:
         while not is_over() or len(free) < number:
             now_s = time.monotonic()
             while due_s <= now_s and free and not is_over():
-                connection = free.pop()
+                connection = free.popleft()
                 times[connection] = due_s, now_s
                 connections.send(connection, request)
                 due_s += 1 / rate

@@ -32,7 +32,7 @@ class Answering:
         """By this version and no other. Raises: Refusal 422, Failed."""
         if isinstance(version, Child):
             return await version.ask(rows)
-        if len(rows) > MAX_INLINE_ROWS:
+        if len(rows) > MAX_INLINE_ROWS or not version.is_quick:
             return await asyncio.get_running_loop().run_in_executor(self._pool, score_rows, version, rows)
         try:
             return await self._turns.score(version, rows)
@@ -40,8 +40,14 @@ class Answering:
             raise _refusal_of(error) from error
 
     def ask_soon(self, version: Loaded, rows: Sequence[Row], answer: Callable[[Scored], None]) -> None:
-        """Few rows for a version in this process; `answer` gets scores or an error in this turn of the loop."""
-        self._turns.ask(version, rows, answer, asyncio.get_running_loop())
+        """Few rows for a version in this process; `answer` gets scores or an error, of a quick version in this turn of
+        the loop, of any other when a thread has them."""
+        loop = asyncio.get_running_loop()
+        if version.is_quick:
+            self._turns.ask(version, rows, answer, loop)
+            return
+        found = loop.run_in_executor(self._pool, _scored, version, rows)
+        found.add_done_callback(lambda done: None if done.cancelled() else answer(done.result()))
 
     async def score_safely(self, serving: Serving, version: Version, rows: Sequence[Row]) -> tuple[list[float], str]:
         """By the chosen version, or by the stable one if that gives an answer where the chosen one gives none.
@@ -73,6 +79,13 @@ class Answering:
     def close(self) -> None:
         """Let its threads end."""
         self._pool.shutdown()
+
+
+def _scored(version: Loaded, rows: Sequence[Row]) -> Scored:
+    try:
+        return version.score(rows)
+    except Exception as error:  # noqa: BLE001 - handed to whoever asked
+        return error
 
 
 def score_rows(version: Version, rows: Sequence[Row]) -> list[float]:

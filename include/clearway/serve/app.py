@@ -18,6 +18,7 @@ from clearway.serve.answering import Answering, SharedRefusal
 from clearway.serve.at_once import AtOnce
 from clearway.serve.counters import GONE, LATENCY_BOUNDS_S, Counters
 from clearway.serve.decode import Request, decode
+from clearway.serve.feature_counts import FeatureCounts
 from clearway.serve.formats import AS_JSON, Answer, answer_of, reader_of, typed
 from clearway.serve.http import (
     BODY_TIMEOUT_S,
@@ -100,7 +101,7 @@ class ModelServer:
         self.versions, self.prediction_log, self.counters = versions, prediction_log, Counters()
         self._clock, self._token, self.limits, self._random = clock, token, limits, random_source
         self._make_pages = make_pages
-        self._outcomes = Outcomes(self.counters)
+        self._outcomes, self.feature_counts = Outcomes(self.counters), FeatureCounts()
         self._model_path, self._model = f"/v2/models/{model}", model
         self._ready_paths = frozenset(("/ping", "/v2/health/ready", f"{self._model_path}/ready"))
         self._methods = _METHODS | {
@@ -166,6 +167,9 @@ class ModelServer:
                 self.keep(request_id, request, scores, digest, serving.epoch)
             await send_bytes(send, 200, answer.write(scores, digest), _headers(answer, request_id, digest, trace))
             status = 200
+            if not is_probe:
+                answered = version if digest == chosen else serving.loaded[digest]
+                self.feature_counts.offer(answered.package, request.rows)
             if serving.mirror is not None and not is_probe:
                 self._offer_copy(serving, request, scores, digest, chosen)
         except Refusal as refusal:
@@ -314,7 +318,8 @@ class ModelServer:
             "mirrored_rows_total": self.mirroring.num_rows,
             "mirror_dropped_requests_total": self.mirroring.num_dropped,
         }
-        return self.counters.render(gauges=gauges, totals=totals, weights=weights)
+        counted = self.counters.render(gauges=gauges, totals=totals, weights=weights)
+        return counted + self.feature_counts.render(serving.loaded)
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]

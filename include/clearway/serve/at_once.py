@@ -75,14 +75,13 @@ class AtOnce:
             version = server.choose(serving, named)
         except Refusal:
             return server
-        in_full = partial(server.answer_in_full, version)
         if len(request.rows) > MAX_INLINE_ROWS or not isinstance(version, Loaded):
-            return in_full
+            return partial(server.answer_in_full, version)
 
         def answer(scores: Scored) -> None:
             server.num_in_flight -= 1
             if isinstance(scores, Exception):
-                exchange.answer_by(in_full)
+                exchange.answer_by(partial(server.answer_in_full, version))
                 return
             digest = version.digest
             trace = traced(named[b"traceparent"]) if b"traceparent" in named else b""
@@ -93,6 +92,7 @@ class AtOnce:
             took_s = perf_counter() - began
             server.counters.count(_OK, digest, duration_s=took_s, is_probe=False, scores=scores)
             server.report_if_slow(took_s, _OK, digest, trace)
+            server.feature_counts.offer(version.package, request.rows)
 
         server.num_in_flight += 1
         self._ask(version, request.rows, answer)

@@ -6,7 +6,6 @@ of the sockets, and on Linux also when the gateway dies while a model call never
 
 import argparse
 import contextlib
-import ctypes
 import gc
 import os
 import selectors
@@ -19,12 +18,12 @@ from pathlib import Path
 import msgspec
 
 from clearway.contracts.errors import ClearwayError, DataError, IntegrityError
+from clearway.infra.orphans import die_with_parent
 from clearway.packaging.encoder import RowError
 from clearway.serve.frames import CRASHED, Answer, Ask, BadFrame, Frames, Ready, decode_ask, framed
 from clearway.serve.loaded import Loaded, score_together, warm
 from clearway.serve.local_copy import LocalCopy
 
-_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 # Of -1000 to 1000: when memory runs out, the kernel ends this process before the one that answers everybody.
 _OOM_SCORE = b"800"
 _PIECE_BYTES = 1 << 20
@@ -101,7 +100,7 @@ def _die_with(gateway_pid: int) -> bool:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        die_with_parent()
         with contextlib.suppress(OSError), Path("/proc/self/oom_score_adj").open("wb") as file:
             file.write(_OOM_SCORE)
     return os.getppid() == gateway_pid

@@ -22,6 +22,7 @@ from pathlib import Path
 import msgspec
 
 from clearway.contracts.errors import ConfigError, IntegrityError
+from clearway.kinds.scorers import patience_s
 from clearway.packaging.package import Package
 from clearway.serve.frames import (
     CRASHED,
@@ -42,17 +43,15 @@ log = logging.getLogger("clearway.serve")
 # Half a second of imports, the model's own start, and its check; forty times that is no slow machine any more. An admin
 # client waits 30 s for its answer.
 START_TIMEOUT_S = 20.0
-# The longest a caller waits for a candidate before the champion answers. A request takes milliseconds, the largest tens
-# of them; impatient callers give up after two or three seconds.
-ANSWER_TIMEOUT_S = 1.0
 TICK_S = 0.1
 PROBE_TIMEOUT_S = 10.0
 END_TIMEOUT_S = 5.0
-# A quarter of what the gateway holds at once: callers stuck behind a hung candidate leave room for all others.
-MAX_IN_FLIGHT = 64
+# Three quarters of what the gateway holds at once. Under a watch all callers are the candidate's, and a burst of them
+# is not its fault; the rest is room for those that the champion answers while the candidate hangs.
+MAX_IN_FLIGHT = 192
 MAX_WAITING_BYTES = 8 << 20
 # Requests in a row without an answer. A version that fails one of a hundred does so five times in a row once in 10^10
-# requests; at most five callers wait the whole second.
+# requests; at most five callers wait to the end.
 MAX_FAILURES_IN_A_ROW = 5
 
 
@@ -85,7 +84,7 @@ class Child:
         self._process, self._control, self._reason, self._is_ending = process, control, "", False
         self._control_lock, self._killer = threading.Lock(), threading.Timer(END_TIMEOUT_S, process.kill)
         self._killer.daemon = True
-        self._line = _Line(data, self.condemn)
+        self._line = _Line(data, self.condemn, patience_s=patience_s(package))
 
     @property
     def pid(self) -> int:
@@ -171,8 +170,9 @@ class Child:
 class _Line:
     """The data socket: many questions under way on one event loop."""
 
-    def __init__(self, sock: socket.socket, condemn: Callable[[str], None]) -> None:
+    def __init__(self, sock: socket.socket, condemn: Callable[[str], None], *, patience_s: float) -> None:
         sock.setblocking(False)
+        self._patience_s = patience_s
         self._sock, self._condemn, self._frames = sock, condemn, Frames()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: dict[int, tuple[asyncio.Future[Answer], int]] = {}
@@ -280,11 +280,11 @@ class _Line:
         if self._loop is not None and not self._is_closed:
             self._on_readable()  # what has arrived meanwhile is no timeout
         self._num_ticks += 1
-        num_allowed = round(ANSWER_TIMEOUT_S / TICK_S)
+        num_allowed = round(self._patience_s / TICK_S)
         for future, asked in list(self._waiting.values()):
             if self._num_ticks - asked > num_allowed and not future.done():
-                self._fail(f"no answer within {ANSWER_TIMEOUT_S:g} s")
-                future.set_exception(Failed(f"no answer within {ANSWER_TIMEOUT_S:g} s"))
+                self._fail(f"no answer within {self._patience_s:g} s")
+                future.set_exception(Failed(f"no answer within {self._patience_s:g} s"))
         self._is_ticking = bool(self._waiting)
         if self._is_ticking and self._loop is not None:
             self._loop.call_later(TICK_S, self._tick)

@@ -84,9 +84,9 @@ class Counters:
                 caller who repeats it must not convict the version it is stuck to.
         """
         self.requests[status, digest, is_probe] += 1
-        if scores and not is_probe:
-            self._arm(digest).num_rows += len(scores)
         arm = self._probes if is_probe else self._arm(instead_of or digest)
+        if scores and not is_probe:
+            (self._arm(digest) if instead_of else arm).num_rows += len(scores)
         arm.sum_s += duration_s
         arm.buckets[bisect_left(LATENCY_BOUNDS_S, duration_s)] += 1
         if status == GONE:

@@ -61,10 +61,11 @@ def decode(data: bytes) -> Request:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         _explain(data, error)
     rows, num_pairs = _rows(body)
+    has_rows_only = body.keys is None and body.event_times is None and body.batch_id is None
     # Each name-value pair brings at least one colon; more colons than pairs means colons in texts, or a name twice.
-    if data.count(b":") != num_pairs + _num_fields(body):
+    if data.count(b":") != num_pairs + (1 if has_rows_only else _num_fields(body)):
         parse_strictly(data)
-    if body.keys is None and body.event_times is None and body.batch_id is None:
+    if has_rows_only:
         return Request(rows=rows)
     _check_lengths(body, len(rows))
     return Request(
@@ -78,20 +79,27 @@ def _rows(body: _Body) -> tuple[list[Row], int]:
     if body.instances is not None:
         check_num_rows(len(body.instances))
         return body.instances, sum(map(len, body.instances))
-    split = body.dataframe_split
-    assert split is not None
+    assert body.dataframe_split is not None
+    return _split_rows(body.dataframe_split), 2  # its own two fields
+
+
+def _split_rows(split: _Split) -> list[Row]:
     check_num_rows(len(split.data))
-    columns, width = split.columns, len(split.columns)
-    if len(set(columns)) != width:
+    columns = split.columns
+    try:
+        rows = [dict(zip(columns, row, strict=True)) for row in split.data]
+    except ValueError:
+        rows = []
+    if rows and len(rows[0]) == len(columns):
+        return rows
+    if len(set(columns)) != len(columns):
         twice = next(c for c in columns if columns.count(c) > 1)
         raise Refusal(
             422, "duplicate_key", f"dataframe_split.columns names {shown(twice)} twice; name each column once"
         )
-    for index, row in enumerate(split.data):
-        if len(row) != width:
-            text = f"row {index} of dataframe_split.data has {len(row)} values; allowed: {width}, one per column"
-            raise Refusal(422, "bad_row", text)
-    return [dict(zip(columns, row, strict=True)) for row in split.data], 2  # its own two fields
+    index, row = next((i, row) for i, row in enumerate(split.data) if len(row) != len(columns))
+    text = f"row {index} of dataframe_split.data has {len(row)} values; allowed: {len(columns)}, one per column"
+    raise Refusal(422, "bad_row", text)
 
 
 def _num_fields(body: _Body) -> int:

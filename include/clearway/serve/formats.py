@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from clearway.packaging.encoder import Encoder
+from clearway.packaging.scorer import RowEncoder
 from clearway.serve.decode import Request, Row, check_num_rows, decode, parse_strictly
 from clearway.serve.refusal import Refusal, shown
 
@@ -65,7 +65,7 @@ def answer_of(accept: bytes) -> Answer:
     return best
 
 
-def typed(request: Request, encoder: Encoder) -> Request:
+def typed(request: Request, encoder: RowEncoder) -> Request:
     """Numbers of a body of texts, by the columns of the model that will answer. Raises: Refusal 422."""
     numeric = frozenset(encoder.numeric)
     rows = [

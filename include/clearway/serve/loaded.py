@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from clearway.kinds.scorers import open_scorer
 from clearway.packaging.encoder import RowError
 from clearway.packaging.package import MAX_GOLDEN_ROWS, Package
-from clearway.packaging.runtime import Scorer
+from clearway.packaging.scorer import Scorer
 
 # Matrix kernels work in blocks of 1 to 12 rows; where they add up in another order, these sizes show it.
 COMPANY_SIZES = (1, 2, 3, 5, 7, 11, 13, 17)
@@ -20,13 +21,15 @@ MAX_CHECK_S = 2.5
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A version in memory, warm. `is_row_wise`: a row's score is the same to the bit whatever rows are beside it."""
+    """A version in memory, warm. `is_row_wise`: a row's score is the same to the bit whatever rows are beside it.
+    `is_quick`: as of its scorer."""
 
     digest: str
     uri: str
     package: Package
     scorer: Scorer
     is_row_wise: bool
+    is_quick: bool = True
 
     def score(self, rows: Sequence[dict[str, Any]]) -> list[float]:
         """One score per row. Raises: RowError for a row, DataError if the model has no finite answer."""
@@ -69,9 +72,11 @@ def _score_acceptable(scorer: Scorer, group: Sequence[Sequence[dict[str, Any]]])
 
 def warm(uri: str, package: Package) -> Loaded:
     """Make the session and use it for one row and for many, so that no caller pays for first-use allocations."""
-    scorer = Scorer(package, num_threads=1)
-    is_row_wise = _is_row_wise(scorer, package.golden["rows"])
-    return Loaded(digest=package.digest, uri=uri, package=package, scorer=scorer, is_row_wise=is_row_wise)
+    scorer, rows = open_scorer(package, num_threads=1), package.golden["rows"]
+    if scorer.is_quick:
+        return Loaded(package.digest, uri, package, scorer, is_row_wise=_is_row_wise(scorer, rows))
+    scorer.score_rows(rows[:1])
+    return Loaded(package.digest, uri, package, scorer, is_row_wise=False, is_quick=False)
 
 
 def _is_row_wise(scorer: Scorer, rows: list[dict[str, Any]]) -> bool:

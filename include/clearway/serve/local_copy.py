@@ -14,7 +14,7 @@ from clearway.contracts.errors import ConfigError, IntegrityError
 from clearway.contracts.manifest import canonical_json
 from clearway.infra.endpoint import DeadMan, Mirror
 from clearway.infra.storage import LocalStorage, join, open_storage
-from clearway.packaging.package import FILES, MANIFEST, SIGNATURE, Package, open_package
+from clearway.packaging.package import Package, copy_package, open_package
 
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 STATE_FILE = "traffic.json"
@@ -64,15 +64,7 @@ class LocalCopy:
             return self.open(digest)
         except IntegrityError:
             self.drop(digest)
-        source = open_storage(uri)
-        for name in (*FILES, SIGNATURE, MANIFEST):  # the manifest last: without it the copy does not count
-            try:
-                data = source.read(join(uri, name))
-            except FileNotFoundError as error:
-                raise IntegrityError(
-                    f"package {uri} has no file {name!r}; it was never finished, train again"
-                ) from error
-            self._storage.write(join(self._package(digest), name), data)
+        copy_package(open_storage(uri), uri, digest, target=self._storage, folder=self._package(digest))
         return self.open(digest)
 
     def open(self, digest: str) -> Package:

@@ -15,7 +15,7 @@ from clearway.serve.versions import Version
 
 log = logging.getLogger("clearway.serve")
 
-# Half of what a child may have under way, so that copies leave room for callers.
+# A sixth of what a child may have under way; with more copies waiting the candidate cannot keep up.
 MAX_WAITING = 32
 # Rows kept for the reader; at 200 bytes each 10 MB, and at 1,000 rows a second almost a minute without a reader.
 MAX_KEPT_ROWS = 50_000
@@ -113,5 +113,5 @@ class _Log:
 
 
 def _difference(candidate: float | None, control: float) -> float | None:
-    """Scores are probabilities; a candidate that answers beyond them differs by the most there can be."""
+    """Of scores a whole unit apart or more: one unit, the most there can be between probabilities."""
     return None if candidate is None else max(-1.0, min(1.0, candidate - control))

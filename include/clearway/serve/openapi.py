@@ -6,7 +6,6 @@ from typing import Any
 
 import fastapi
 
-from clearway.packaging.encoder import Encoder
 from clearway.serve.decode import MAX_KEY_LENGTH, MAX_ROWS
 from clearway.serve.formats import ARROW, CSV, JSON_LINES
 from clearway.serve.versions import Serving
@@ -33,7 +32,6 @@ _REFUSALS = {
     "429": "more requests than the caller's budget; Retry-After says when",
     "503": "no model takes traffic, or too many requests; Retry-After says when",
 }
-_MAX_SHOWN_VALUES = 20  # of a vocabulary; a list of 4,000 tail numbers helps nobody
 
 
 def describe(app: fastapi.FastAPI, serving: Serving) -> dict[str, Any]:
@@ -52,7 +50,7 @@ def describe(app: fastapi.FastAPI, serving: Serving) -> dict[str, Any]:
 
 def _caller_paths(serving: Serving) -> dict[str, Any]:
     model = serving.loaded.get(serving.traffic.only or next(iter(serving.traffic.weights_pct), ""))
-    row = _row_schema(model.package.encoder) if model else {"type": "object"}
+    row = model.package.encoder.json_schema() if model else {"type": "object"}
     example = {"instances": model.package.golden["rows"][:1]} if model else {"instances": [{}]}
     plain = {"200": {"description": "OK"}}
     return {
@@ -92,7 +90,7 @@ def _invocations(row: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]
         "type": "object",
         "required": ["predictions", "model_digest"],
         "properties": {
-            "predictions": {"type": "array", "items": {"type": "number", "minimum": 0, "maximum": 1}},
+            "predictions": {"type": "array", "items": {"type": "number", "description": "one per row"}},
             "model_digest": {"type": "string"},
         },
     }
@@ -161,15 +159,6 @@ def _json(schema: dict[str, Any], example: Any = None) -> dict[str, Any]:
     if example is not None:
         content["example"] = example
     return {"application/json": content}
-
-
-def _row_schema(encoder: Encoder) -> dict[str, Any]:
-    properties: dict[str, Any] = {name: {"type": ["number", "null"]} for name in encoder.numeric}
-    for name in encoder.categorical:
-        known = list(encoder.vocabulary[name][:_MAX_SHOWN_VALUES])
-        properties[name] = {"type": ["string", "null"], "examples": known}
-    columns = [*encoder.numeric, *encoder.categorical]
-    return {"type": "object", "additionalProperties": False, "required": columns, "properties": properties}
 
 
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>

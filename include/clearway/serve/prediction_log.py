@@ -8,7 +8,10 @@ import logging
 import threading
 import uuid
 from collections import defaultdict, deque
+from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import lru_cache
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clearway.contracts.errors import Unavailable
@@ -24,6 +27,7 @@ log = logging.getLogger("clearway.serve")
 MAX_PENDING_ROWS = 200_000  # about 40 MB of waiting rows: minutes of storage outage at hundreds of rows per second
 FLUSH_ROWS = 20_000  # large enough for a sensible file, small enough to bound what a kill -9 can lose
 FLUSH_S = 5.0
+DAY_S = 86_400
 
 
 class Entry(NamedTuple):
@@ -60,7 +64,8 @@ class PredictionLog:
         self._storage, self._layout, self._clock = storage, layout, clock
         self._max_pending, self._flush_rows, self._flush_s = max_pending_rows, flush_rows, flush_s
         self._entries: deque[Entry] = deque()
-        self._wake = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()  # taken by itself where nobody waits; a condition's own way is slow
+        self._wake = threading.Condition(self._lock)
         self._writing = threading.Lock()
         self._closing = threading.Event()
         self.num_pending = self.num_written = self.num_lost = 0
@@ -70,7 +75,7 @@ class PredictionLog:
     def offer(self, entry: Entry) -> bool:
         """Take one request's rows; False when the queue is full and they count as lost. Never waits on storage."""
         num_rows = len(entry.scores)
-        with self._wake:
+        with self._lock:
             if self.num_pending + num_rows > self._max_pending:
                 self.num_lost += num_rows
                 return False
@@ -88,13 +93,13 @@ class PredictionLog:
     def close(self) -> None:
         """Write what waits and stop; rows that storage refuses now are counted as lost."""
         self._closing.set()
-        with self._wake:
+        with self._lock:
             self._wake.notify()
         self._thread.join()
         try:
             self.flush()
         except Unavailable as error:
-            with self._wake:
+            with self._lock:
                 self.num_lost, self.num_pending = self.num_lost + self.num_pending, 0
             log.error("prediction log lost rows on shutdown: %s", error, extra={"num_lost": self.num_lost})
 
@@ -112,11 +117,11 @@ class PredictionLog:
         return self._closing.is_set() or self.num_pending >= self._flush_rows
 
     def _write_pending(self) -> None:
-        with self._wake:
+        with self._lock:
             entries, self._entries = list(self._entries), deque()
         groups: dict[str, list[Entry]] = defaultdict(list)
         for entry in entries:
-            groups[entry.batch_id or _live_batch(entry.at_s)].append(entry)
+            groups[entry.batch_id or _live_batch(int(entry.at_s // DAY_S))].append(entry)
         while groups:
             batch_id, group = groups.popitem()
             try:
@@ -133,11 +138,11 @@ class PredictionLog:
         self._storage.write(join(self._layout.predictions(batch_id), name), to_parquet(table_of(batch_id, group)))
 
     def _put_back(self, entries: list[Entry]) -> None:
-        with self._wake:
+        with self._lock:
             self._entries.extendleft(reversed(entries))
 
     def _count_written(self, num_rows: int) -> None:
-        with self._wake:
+        with self._lock:
             self.num_pending -= num_rows
             self.num_written += num_rows
 
@@ -148,32 +153,37 @@ def table_of(batch_id: str, group: list[Entry]) -> "pa.Table":
     Columns: request_id, key, batch_id, event_time (UTC; null if the caller named none), score (float64), model_digest,
     epoch, logged_at (UTC).
     """
+    import numpy as np  # noqa: PLC0415 - as above
     import pyarrow as pa  # noqa: PLC0415 - as above
 
-    rows: dict[str, list[Any]] = defaultdict(list)
-    for entry in group:
-        num_rows = len(entry.scores)
-        rows["request_id"] += [entry.request_id] * num_rows
-        rows["key"] += entry.keys or [None] * num_rows
-        rows["event_time"] += entry.event_times or [None] * num_rows
-        rows["score"] += entry.scores
-        rows["model_digest"] += [entry.digest] * num_rows
-        rows["epoch"] += [entry.epoch] * num_rows
-        rows["logged_at"] += [datetime.fromtimestamp(entry.at_s, UTC)] * num_rows
+    lengths = [len(entry.scores) for entry in group]
+
+    def per_row(values: Iterable[Any]) -> list[Any]:
+        return list(chain.from_iterable(map(repeat, values, lengths)))
+
+    def lists(found: Iterable[list[Any] | None], kind: pa.DataType) -> pa.Array:
+        given = list(found)
+        if not any(given):  # as nearly always: a whole file without them
+            return pa.nulls(sum(lengths), kind)
+        return pa.array(chain.from_iterable(a or repeat(None, n) for a, n in zip(given, lengths, strict=True)), kind)
+
     instant = pa.timestamp("us", tz="UTC")
-    schema = {
-        "request_id": pa.string(),
-        "key": pa.string(),
-        "batch_id": pa.string(),
-        "event_time": instant,
-        "score": pa.float64(),
-        "model_digest": pa.string(),
-        "epoch": pa.int64(),
-        "logged_at": instant,
-    }
-    rows["batch_id"] = [batch_id] * len(rows["score"])
-    return pa.table({name: pa.array(rows[name], kind) for name, kind in schema.items()})
+    logged_us = np.rint(np.array([entry.at_s for entry in group]) * 1e6).astype("datetime64[us]")
+    return pa.table(
+        {
+            "request_id": pa.array(per_row(entry.request_id for entry in group), pa.string()),
+            "key": lists((entry.keys for entry in group), pa.string()),
+            "batch_id": pa.repeat(batch_id, sum(lengths)),
+            "event_time": lists((entry.event_times for entry in group), instant),
+            "score": pa.array(chain.from_iterable(entry.scores for entry in group), pa.float64()),
+            "model_digest": pa.array(per_row(entry.digest for entry in group), pa.string()),
+            "epoch": pa.array(per_row(entry.epoch for entry in group), pa.int64()),
+            "logged_at": pa.array(np.repeat(logged_us, lengths), instant),
+        }
+    )
 
 
-def _live_batch(at_s: float) -> str:
-    return f"live-{datetime.fromtimestamp(at_s, UTC):%Y%m%d}"
+@lru_cache(maxsize=8)
+def _live_batch(day: int) -> str:
+    """`day`: days since 1970 in UTC; thousands of entries share one."""
+    return f"live-{datetime.fromtimestamp(day * DAY_S, UTC):%Y%m%d}"

@@ -50,18 +50,23 @@ class _Server(uvicorn.Server):
 def serve(env: Environment, *, product: str, host: str, port: int) -> None:
     """Serve until SIGTERM. Raises: ConfigError (product already served here, port taken, token readable by others)."""
     folder, admin_port = env.home / "serving" / product, env.serving.admin_port
-    with _only_one(folder), _bound(host, port) as bound, contextlib.ExitStack() as more:
-        sockets = [bound, *([more.enter_context(_bound("127.0.0.1", admin_port))] if admin_port else [])]
+    with _only_one(folder), bound_socket(host, port) as bound, contextlib.ExitStack() as more:
+        sockets = [bound, *([more.enter_context(bound_socket("127.0.0.1", admin_port))] if admin_port else [])]
         server = make_server(env, product=product)
         app = guarded(server, env)
         server.versions.restore()
-        gc.collect()
-        gc.freeze()  # what lives as long as the process need not be looked at by every collection
         serving = server.versions.serving
         extra = {"url": f"http://{host}:{port}", "product": product, "weights_pct": serving.traffic.weights_pct}
         log.info("model server is ready", extra=extra)
-        _Server(_config(app)).run(sockets=sockets)
+        run_until_stopped(app, sockets)
     log.info("model server has drained", extra={"product": product})
+
+
+def run_until_stopped(app: App, sockets: list[socket.socket]) -> None:
+    """Answer until SIGTERM, then drain."""
+    gc.collect()
+    gc.freeze()  # what lives as long as the process need not be looked at by every collection
+    _Server(_config(app)).run(sockets=sockets)
 
 
 def make_server(env: Environment, *, product: str, limits: Limits | None = None, isolates: bool = True) -> ModelServer:
@@ -142,7 +147,8 @@ def _only_one(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _bound(host: str, port: int) -> Iterator[socket.socket]:
+def bound_socket(host: str, port: int) -> Iterator[socket.socket]:
+    """Raises: Unavailable if the address is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as bound:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

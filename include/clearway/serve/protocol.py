@@ -10,7 +10,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from clearway.serve.app import ModelServer
-from clearway.serve.http import App
+from clearway.serve.http import App, Headers
 
 KEEP_ALIVE_S = 75  # longer than common proxies' 60 s, so that they close first and no request meets a closing socket
 HEADER_TIMEOUT_S = 10.0  # a connection that has not sent whole headers by then is idle or hostile
@@ -23,12 +23,12 @@ _LOOK_S = HEADER_TIMEOUT_S / 4
 class _Whole:
     """A plain request that may be answered at once; has what uvicorn's protocol looks at in its own cycles."""
 
-    __slots__ = ("_protocol", "body", "disconnected", "keep_alive", "more_body", "response_complete", "scope")
+    __slots__ = ("_protocol", "body", "disconnected", "headers", "keep_alive", "more_body", "response_complete")
 
     message_event = asyncio.Event()  # which nobody waits for
 
-    def __init__(self, protocol: "ServingProtocol", scope: Any) -> None:
-        self._protocol, self.scope, self.body, self.more_body = protocol, scope, b"", True
+    def __init__(self, protocol: "ServingProtocol", headers: Headers) -> None:
+        self._protocol, self.headers, self.body, self.more_body = protocol, headers, b"", True
         self.disconnected, self.keep_alive, self.response_complete = False, True, False
 
     def send(self, head: bytes, body: bytes) -> None:
@@ -52,6 +52,8 @@ class ServingProtocol(HttpToolsProtocol):
     _idle_since_s: float | None = None  # after an answer
     _timer: asyncio.TimerHandle | None = None
     _whole: _Whole | None = None  # whose headers have come and whose body has not
+    _own_headers: Headers | None = None
+    _own_lines = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -72,7 +74,8 @@ class ServingProtocol(HttpToolsProtocol):
             self.answer_in_full(whole, self.app)
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
+        """The base class without its scope, which the usual request never needs."""
+        self.url, self.headers, self.expect_100_continue = b"", [], False
         self._idle_since_s = None
         if self._waiting_since_s is None:
             self._waiting_since_s = self.loop.time()
@@ -80,8 +83,9 @@ class ServingProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._waiting_since_s = None
         if self._is_plain():
-            self._whole = self.cycle = _Whole(self, self.scope)  # type: ignore[assignment]
+            self._whole = self.cycle = _Whole(self, self.headers)  # type: ignore[assignment]
         else:
+            self.scope = self._make_scope(self.headers)
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -96,7 +100,7 @@ class ServingProtocol(HttpToolsProtocol):
             super().on_message_complete()
             return
         whole.more_body = False
-        app = self._at_once.take(self.headers, whole.body, whole)
+        app = self._at_once.take(whole.headers, whole.body, whole)
         if app is not None:
             self.answer_in_full(whole, app)
 
@@ -113,16 +117,15 @@ class ServingProtocol(HttpToolsProtocol):
         """Answer 200, unless the caller has gone."""
         if whole.disconnected or self.transport.is_closing():
             return
-        first = b"".join(b"%s: %s\r\n" % pair for pair in self.server_state.default_headers)
         last = b"\r\n" if whole.keep_alive else b"connection: close\r\n\r\n"
-        self.transport.write(b"".join((STATUS_LINE[200], first, head, last, body)))
+        self.transport.write(b"".join((self._begin_answer(), head, last, body)))
         if not whole.keep_alive:
             self.transport.close()
         self.on_response_complete()
 
     def answer_in_full(self, whole: _Whole, app: App) -> None:
         """Give a request to an app, as the base class would have."""
-        scope = whole.scope
+        scope: Any = self._make_scope(whole.headers)
         scope["method"], scope["path"], scope["raw_path"] = _METHOD.decode(), _PATH.decode(), _PATH
         scope["query_string"] = b""
         cycle = RequestResponseCycle(
@@ -146,6 +149,23 @@ class ServingProtocol(HttpToolsProtocol):
             self.cycle = cycle
         self._start_asgi_task(cycle, app)  # type: ignore[arg-type]
 
+    def _make_scope(self, headers: Headers) -> Any:
+        """The base class makes it where a message begins; what has been read of another one by now stays."""
+        before = self.url, self.headers, self.expect_100_continue, self.scope
+        super().on_message_begin()
+        scope: Any = self.scope
+        self.url, self.headers, self.expect_100_continue, self.scope = before
+        scope["headers"] = headers
+        return scope
+
+    def _begin_answer(self) -> bytes:
+        """Status line and the server's own headers of an answer 200; uvicorn makes a new list of them once a second."""
+        own = self.server_state.default_headers
+        if self._own_headers is not own:
+            self._own_headers = own
+            self._own_lines = STATUS_LINE[200] + b"".join(b"%s: %s\r\n" % pair for pair in own)
+        return self._own_lines
+
     def _is_plain(self) -> bool:
         """Whether a request whose headers are complete may be answered at once."""
         if self._at_once is None or self.url != _PATH or self.parser.get_method() != _METHOD:
@@ -162,8 +182,10 @@ class ServingProtocol(HttpToolsProtocol):
         limit = self.limit_concurrency
         if limit is not None and (len(self.connections) >= limit or len(self.tasks) >= limit):
             return False
-        length = next((value for name, value in self.headers if name == b"content-length"), b"")
-        return length.isdigit() and int(length) <= MAX_AT_ONCE_BYTES
+        for name, value in self.headers:
+            if name == b"content-length":
+                return value.isdigit() and int(value) <= MAX_AT_ONCE_BYTES
+        return False
 
     def _close_if_waiting(self) -> None:
         now_s = self.loop.time()

@@ -35,6 +35,11 @@ def run(inputs: Inputs, *, product: "LoadedProduct", env: "Environment") -> Outp
         log).
     """
     storage, layout = open_storage(env.store_root), Layout(env.store_root, product.name)
+    if product.spec.features.text is not None:
+        raise ConfigError(
+            f"product {product.name!r} has a {product.spec.model.kind} model; batches are scored for tabular ones, "
+            "send texts to the endpoint"
+        )
     features = product.spec.features
     table = _read_batch(inputs, storage, layout, features.columns)
     return score_batch(

@@ -21,6 +21,7 @@ _KINDS: dict[str, frozenset[type]] = {
     "BYTES": frozenset((str, type(None))),
 }
 _OUTPUT = "score"
+_PLATFORMS = {"tabular": "onnx", "language": "pytorch"}
 
 
 class _Tensor(msgspec.Struct, forbid_unknown_fields=True):
@@ -136,7 +137,7 @@ def describe_model(model: str, serving: Serving) -> bytes:
     inputs = [{"name": name, "datatype": "FP64", "shape": [-1]} for name in encoder.numeric]
     inputs += [{"name": name, "datatype": "BYTES", "shape": [-1]} for name in encoder.categorical]
     outputs = [{"name": _OUTPUT, "datatype": "FP64", "shape": [-1]}]
-    facts = {"name": model, "versions": sorted(serving.traffic.weights_pct), "platform": "onnx"}
+    facts = {"name": model, "versions": sorted(serving.traffic.weights_pct), "platform": _PLATFORMS[encoder.kind]}
     return msgspec.json.encode(facts | {"inputs": inputs, "outputs": outputs})
 
 

@@ -3,8 +3,9 @@
 Readers take `versions.serving` once per request: one immutable object, replaced whole. Writers are serialised by a lock
 and fenced by the epoch, which is stored before it counts.
 
-The version that answers for all others, and every version that ever held all traffic, lives in this process: the way
-back is one assignment. Every other version lives in a child process until a table gives it all the traffic.
+The version that answers for all others, and every version that ever did, lives in this process: the way back is one
+assignment. Every other version lives in a child process, even with all the traffic while a dead-man timer names who
+answers for it.
 """
 
 import dataclasses
@@ -38,8 +39,8 @@ class Serving:
         loaded: digest → loaded version.
         epoch: newest epoch seen.
         dead_man: who takes over if the controller of that epoch falls silent.
-        stable: digest of the version in this process that answers when another one that was chosen does not; "" while
-            nothing takes traffic.
+        stable: digest of the version in this process that answers when another one that was chosen does not, whatever
+            its share; "" for none.
         mirror: who is given copies of requests.
         broken: digest → why this server took it out of service.
     """
@@ -70,20 +71,11 @@ class Versions:
 
         A version that no longer verifies is left out and reported. If it was to answer for all others, nothing takes
         traffic until the reconciler or a person decides: another model is never put in its place. A candidate that
-        does not start is broken, and its share goes to the version that answers for it.
+        does not start is broken, and its share goes to the version that answers for it. A way back without a share
+        that is lost takes no traffic from those that have it.
         """
         saved = self._copy.read()
-        stable = _stable_of(Traffic(saved.weights_pct), saved.dead_man, saved.in_process)
-        at_home = {stable, *saved.in_process, *([saved.dead_man.stable] if saved.dead_man else [])}
-        loaded, broken = dict[str, Version](), dict(saved.broken)
-        for digest, uri in saved.loaded.items():
-            try:
-                package = self._copy.open(digest)
-                loaded[digest] = warm(uri, package) if digest in at_home else self._started(uri, package)
-            except ClearwayError as error:
-                log.exception("local copy of a version cannot be served", extra={"model_digest": digest})
-                if digest not in at_home:
-                    broken[digest] = str(error)
+        loaded, stable, broken = self._restored(saved)
         missing = set(saved.weights_pct) - set(loaded)
         weights = dict(saved.weights_pct) if not missing else _without(saved.weights_pct, missing, stable)
         if stable not in loaded:
@@ -102,6 +94,30 @@ class Versions:
             broken=MappingProxyType(broken),
         )
         self._watch(loaded.values())
+
+    def _restored(self, saved: SavedState) -> tuple[dict[str, Version], str, dict[str, str]]:
+        """What could be loaded, who is the stable version, and why others are broken."""
+        packages, loaded, lost = dict[str, Package](), dict[str, Version](), dict[str, str]()
+
+        def report(digest: str, error: ClearwayError) -> None:
+            log.error("local copy of a version cannot be served", extra={"model_digest": digest}, exc_info=error)
+            lost[digest] = str(error)
+
+        for digest in saved.loaded:
+            try:
+                packages[digest] = self._copy.open(digest)
+            except ClearwayError as error:
+                report(digest, error)
+        armed = saved.dead_man if saved.dead_man and saved.dead_man.stable in packages else None
+        stable = _stable_of(Traffic(saved.weights_pct), armed, saved.in_process)
+        at_home = {stable, *saved.in_process}
+        for digest, package in packages.items():
+            uri = saved.loaded[digest]
+            try:
+                loaded[digest] = warm(uri, package) if digest in at_home else self._started(uri, package)
+            except ClearwayError as error:
+                report(digest, error)
+        return loaded, stable, {**saved.broken, **{d: why for d, why in lost.items() if d not in at_home}}
 
     def load(self, uri: str, digest: str, *, epoch: int) -> None:
         """Verify, copy and warm up beside the others. Raises: StaleWriter, IntegrityError, ConfigError."""
@@ -241,8 +257,7 @@ class Versions:
         """Who is the stable version of a table, and which children must move into this process for it."""
         loaded = self.serving.loaded
         stable = _stable_of(traffic, dead_man, [d for d, v in loaded.items() if isinstance(v, Loaded)])
-        needed = {stable, dead_man.stable if dead_man else ""} - {""}
-        return stable, [v for d, v in loaded.items() if d in needed and isinstance(v, Child)]
+        return stable, [v for d, v in loaded.items() if d == stable and isinstance(v, Child)]
 
     def _check_loaded(self, named: Collection[str]) -> None:
         for digest in sorted(set(named) - set(self.serving.loaded)):
@@ -282,9 +297,9 @@ def _end(version: Version | None) -> None:
 
 def _stable_of(traffic: Traffic, dead_man: DeadMan | None, in_process: Collection[str]) -> str:
     """Who answers when another version does not: whom the controller named for that, else who is here and has most."""
-    takers = {digest: weight for digest, weight in traffic.weights_pct.items() if weight > 0}
-    if dead_man and dead_man.stable in takers:
+    if dead_man:
         return dead_man.stable
+    takers = {digest: weight for digest, weight in traffic.weights_pct.items() if weight > 0}
     here = {digest: weight for digest, weight in takers.items() if digest in in_process} or takers
     return max(reversed(here), key=lambda digest: here[digest], default="")
 

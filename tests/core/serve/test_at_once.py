@@ -1,7 +1,6 @@
 """Requests answered on their connection: over real sockets, the same bytes, counts and log rows as the usual way."""
 
 import asyncio
-import contextlib
 import dataclasses
 import json
 import random
@@ -10,72 +9,18 @@ import sys
 from itertools import islice
 
 import pytest
-import uvicorn.server
 from onnx import TensorProto, helper
 
 from clearway.serve import protocol
 from clearway.serve.app import Limits
 from clearway.serve.gate import Budgets, Gate, Rules
-from clearway.serve.process import _config, make_server
+from clearway.serve.process import make_server
+from connection_kit import ONE, PLAIN, answer_on, exchange, listening, message, run, status_of
 from hostile_kit import fixed, fuzzed
 from serving_kit import ROW, call, expected_score, make_package
 
-PLAIN = ((b"content-type", b"application/json"), (b"x-request-id", b"me-1"))
 # The same answer is wanted, in words that only the usual way reads.
 USUAL = (*PLAIN, (b"accept", b"application/json;q=1"))
-ONE = json.dumps({"instances": [ROW]}).encode()
-
-
-def message(body=ONE, headers=PLAIN, *, target=b"POST /invocations HTTP/1.1", length=True):
-    lines = [target, b"host: x", *(b"%s: %s" % pair for pair in headers)]
-    return b"\r\n".join([*lines, *([b"content-length: %d" % len(body)] if length else []), b"", body])
-
-
-@contextlib.asynccontextmanager
-async def listening(app):
-    """The server's own HTTP without its process: a port, and the open connections."""
-    config, state = _config(app), uvicorn.server.ServerState()
-    config.load()
-    loop = asyncio.get_running_loop()
-    made = await loop.create_server(
-        lambda: protocol.ServingProtocol(config=config, server_state=state, app_state={}), "127.0.0.1", 0
-    )
-    async with made:
-        yield made.sockets[0].getsockname()[1], state
-
-
-async def answer_on(reader):
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = next(line for line in head.split(b"\r\n") if line.startswith(b"content-length"))
-    return head + await reader.readexactly(int(length.split(b":")[1]))
-
-
-async def exchange(port, *pieces, num_answers=1):
-    """The pieces one after the other on a new connection, and what came back."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        for piece in pieces:
-            writer.write(piece)
-            await writer.drain()
-            await asyncio.sleep(0.01)  # so that they arrive apart
-        return [await answer_on(reader) for _ in range(num_answers)]
-    finally:
-        writer.close()
-
-
-def run(app, *conversations, num_answers=1):
-    """Every conversation on its own connection, all at once."""
-
-    async def together():
-        async with listening(app) as (port, _):
-            asked = (exchange(port, *pieces, num_answers=num_answers) for pieces in conversations)
-            return await asyncio.wait_for(asyncio.gather(*asked), 30)
-
-    return asyncio.run(together())
-
-
-def status_of(answer):
-    return int(answer.split(b" ", 2)[1])
 
 
 def json_of(answer):

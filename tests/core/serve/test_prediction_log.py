@@ -109,7 +109,7 @@ def test_enough_rows_are_written_without_being_asked(make, layout):
     log.offer(entry(0))
     log.offer(entry(1))
     deadline = threading.Event()
-    for _ in range(200):
+    for _ in range(3_000):
         if log.num_written == 4:
             break
         deadline.wait(0.02)

@@ -16,7 +16,7 @@ from clearway.infra.layout import Layout
 from clearway.infra.storage import open_storage
 from clearway.packaging.encoder import Encoder
 from clearway.packaging.package import PackageContents, open_package, write_package
-from clearway.packaging.runtime import Scorer
+from clearway.packaging.runtime import OnnxScorer
 from clearway.serve.decode import decode
 from clearway.serve.process import make_server
 from serving_kit import JSON_HEADERS, call_async, linear_onnx
@@ -106,7 +106,7 @@ def test_every_served_row_is_encoded_as_the_table_is(packaged):
 def test_every_served_score_is_the_offline_score(packaged):
     server, package = packaged
     table = table_of(3).slice(0, 100_000)
-    offline = Scorer(package).score_table(table).astype(np.float64)
+    offline = OnnxScorer(package).score_table(table).astype(np.float64)
 
     async def ask():
         scores = []

@@ -15,8 +15,8 @@ from clearway.packaging.encoder import Encoder
 from clearway.packaging.package import PackageContents, write_package
 from clearway.serve.process import make_server
 from clearway.tabular.bins import Bins
+from clearway.tabular.export import to_onnx
 from clearway.tabular.model import ModelShape, build, parameter_arrays
-from clearway.train.export import to_onnx
 from serving_kit import JSON_HEADERS, call_async
 
 NUMERIC, CARRIERS = tuple(f"n{i}" for i in range(12)), ("AA", "DL", "UA")

@@ -187,15 +187,29 @@ def test_a_state_from_before_there_were_candidates_has_all_versions_in_the_gatew
         ({"c": 5.0, "s": 95.0}, "", [], "s"),
         ({"c": 95.0, "s": 5.0}, "s", [], "s"),
         ({"c": 95.0, "s": 5.0}, "", ["s"], "s"),
-        ({"c": 95.0, "s": 5.0}, "elsewhere", ["elsewhere"], "c"),
+        ({"c": 95.0, "s": 5.0}, "elsewhere", ["elsewhere"], "elsewhere"),
+        ({"c": 100.0}, "s", ["s"], "s"),
         ({"c": 50.0, "s": 50.0}, "", [], "s"),
-        ({"c": 0.0, "s": 100.0}, "c", ["c"], "s"),
+        ({"c": 0.0, "s": 100.0}, "", ["c"], "s"),
     ],
     ids=str,
 )
 def test_who_answers_for_the_others(weights, dead_man, in_process, stable):
     armed = DeadMan(stable=dead_man, after_s=1.0) if dead_man else None
     assert _stable_of(Traffic(weights), armed, in_process) == stable
+
+
+def test_a_restart_under_watch_that_lost_the_way_back_goes_on_with_who_has_the_traffic(env, open_versions, folder):
+    versions, champion, candidate = open_versions(), make_package(env, 0.3), make_package(env, 0.6)
+    for ref in (champion, candidate):
+        versions.load(ref.uri, ref.digest, epoch=1)
+    watched = {candidate.digest: 100.0}
+    versions.set_weights(watched, epoch=1, dead_man=DeadMan(stable=champion.digest, after_s=60.0))
+    assert versions.serving.stable == champion.digest
+    assert open_versions().serving.stable == champion.digest
+    (folder / "packages" / champion.digest / MANIFEST).unlink()
+    serving = open_versions().serving
+    assert (serving.traffic.weights_pct, serving.stable, serving.dead_man) == (watched, candidate.digest, None)
 
 
 @pytest.mark.parametrize("digest", ["../../etc", "A" * 64, "0" * 63, ""])

@@ -1,0 +1,133 @@
+"""`python -m clearway.serve.sagemaker`: what a SageMaker container of ours runs, the model server with one version.
+
+SageMaker asks GET /ping and POST /invocations on port 8080, and hands on nothing but a body and its custom attributes.
+So what the local server's admin calls do is asked by those:
+
+clearway=probe      an answer like any caller's, counted apart and never logged, which says `is_probe`
+clearway=examples   rows that the version certainly takes
+clearway=logged     an answer that goes out once its rows are in the store
+"""
+
+import argparse
+import asyncio
+import logging
+import sys
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from clearway.contracts.errors import ClearwayError, ConfigError
+from clearway.infra.environment import Environment
+from clearway.serve.http import Message, Receive, Scope, Send, send_bytes
+from clearway.serve.process import JsonFormatter, bound_socket, make_server, run_until_stopped
+
+if TYPE_CHECKING:
+    from clearway.serve.app import ModelServer
+
+ATTRIBUTES = b"x-amzn-sagemaker-custom-attributes"
+JSON_TYPE = (b"content-type", b"application/json")
+_EPOCH = 1  # of a server whose only version never changes
+
+
+class Container:
+    """The ASGI app: the model server behind SageMaker's contract."""
+
+    def __init__(self, server: "ModelServer") -> None:
+        self.server = server
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        asked = b""
+        if scope["type"] == "http" and scope["path"] == "/invocations":
+            asked = dict(scope["headers"]).get(ATTRIBUTES, b"")
+        elif scope["type"] == "http" and scope["path"] != "/ping":
+            await send_bytes(send, 404, b'{"error":{"code":"not_found","message":"no such path"}}', [JSON_TYPE])
+            return
+        if asked == b"clearway=examples":
+            (version,) = self.server.versions.serving.loaded.values()
+            rows = {"instances": version.package.golden["rows"]}
+            await send_bytes(send, 200, msgspec.json.encode(rows), [JSON_TYPE])
+        elif asked == b"clearway=probe":
+            headers = [*scope["headers"], (b"x-clearway-probe", b"1")]
+            await self.server({**scope, "headers": headers}, receive, _marked(send))
+        elif asked == b"clearway=logged":
+            await self.server(scope, receive, self._after_flush(send))
+        else:
+            await self.server(scope, receive, send)
+
+    def _after_flush(self, send: Send) -> Send:
+        async def flushed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await asyncio.to_thread(self.server.prediction_log.flush)
+            await send(message)
+
+        return flushed
+
+
+def _marked(send: Send) -> Send:
+    """Answers that say they are probes, so that whoever reads captured answers can leave them out."""
+    held: list[Message] = []
+
+    async def marking(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            held.append(message)
+            return
+        start, body = held.pop(), message.get("body", b"")
+        if start["status"] == 200 and body.endswith(b"}"):  # noqa: PLR2004
+            body = body[:-1] + b',"is_probe":true}'
+        headers = [(name, value) for name, value in start["headers"] if name != b"content-length"]
+        headers.append((b"content-length", str(len(body)).encode()))
+        await send({**start, "headers": headers})
+        await send({**message, "body": body})
+
+    return marking
+
+
+def make_container(env: Environment) -> Container:
+    """With the version that the settings name, loaded and warm.
+
+    Raises: ConfigError, IntegrityError if the package does not verify; Unavailable.
+    """
+    uri, digest = env.sagemaker.model_uri, env.sagemaker.model_digest
+    if not uri or not digest:
+        raise ConfigError("sagemaker.model_uri and sagemaker.model_digest are empty; a deployment sets them")
+    product = uri.rstrip("/").rsplit("/", 3)[-3]
+    server = make_server(env, product=product, isolates=False)
+    server.versions.restore()
+    server.versions.load(uri, digest, epoch=_EPOCH)
+    server.versions.set_weights({digest: 100.0}, epoch=_EPOCH)
+    return Container(server)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit code: 0 after SIGTERM, 2 if it cannot start, which SageMaker sees as a failed health check."""
+    parser = argparse.ArgumentParser(prog="python -m clearway.serve.sagemaker", description="Serve one model.")
+    parser.add_argument("word", nargs="?", choices=["serve"], help="what SageMaker says to a container; ignored")
+    parser.add_argument("--host", default="0.0.0.0", help="address to bind")  # noqa: S104 - a container's own network
+    parser.add_argument("--port", type=int, default=8080)
+    chosen = parser.parse_args(arguments)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    try:
+        env = Environment.load()
+        _trust(env)
+        app = make_container(env)
+        with bound_socket(chosen.host, chosen.port) as bound:
+            run_until_stopped(app, [bound])
+    except ClearwayError as error:
+        logging.getLogger("clearway.serve").critical("container cannot start: %s", error)
+        return 2
+    return 0
+
+
+def _trust(env: Environment) -> None:
+    """Trust packages that were signed with the account's key."""
+    if env.aws.signing_secret:
+        from clearway.infra.aws.secrets import binary_secret  # noqa: PLC0415 - boto3
+        from clearway.packaging.signing import install  # noqa: PLC0415
+
+        install(binary_secret(env.aws.signing_secret), key_folder=env.home / "keys")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
