@@ -58,7 +58,7 @@ SPLIT = Rollout(
     min_step_s=0.5,
     max_step_s=60.0,
     error_margin=0.2,
-    slow_s=0.25,
+    slow_s=10.0,  # nobody is slow here: a machine that stands still for a moment is no story
     slow_margin=0.3,
     shadow=Shadow(min_rows=50, margin=0.2),
     ab_test=AbTest(share_pct=50.0, horizon_s=1.5),
@@ -175,11 +175,10 @@ class NotReached(AssertionError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """A story that ended as it must. `num_spoiled`: callers whom a bad candidate under watch itself gave no score."""
+    """A story that ended as it must."""
 
     outcome: Outcome | None
     num_requests: int
-    num_spoiled: int
 
 
 class LiveStories:
@@ -229,9 +228,9 @@ class LiveStories:
         outcome = _wanted(intent, inputs.release_id, healer, is_bad=is_bad)
         self._check_rest(inputs, before, outcome)
         self.crowd.wait_for(20)
-        num_spoiled = self._check_callers(before, inputs, first, may_spoil=is_bad and plan.chain[-1] == "watch")
+        self._check_callers(before, inputs, first)
         self._check_tables(before, inputs, first_table)
-        return Told(outcome=outcome, num_requests=len(self.crowd.answers) - first, num_spoiled=num_spoiled)
+        return Told(outcome=outcome, num_requests=len(self.crowd.answers) - first)
 
     def document(self) -> ReleaseDocument:
         return self.controls.store.read(PRODUCT)[0]
@@ -265,18 +264,17 @@ class LiveStories:
         assert (state.weights_pct, state.mirror, state.dead_man) == ({champion: 100.0}, None, None)
         assert set(state.loaded) == {champion, previous}
 
-    def _check_callers(self, before: ReleaseDocument, inputs: Inputs, first: int, *, may_spoil: bool) -> int:
+    def _check_callers(self, before: ReleaseDocument, inputs: Inputs, first: int) -> None:
+        """Everybody was answered, by a version that served."""
         answers, champion = self.crowd.answers[first:], before.champion
-        spoiled = [a for a in answers if may_spoil and a.why == "no_finite_score"]
-        failed = [a.why for a in answers if a.why and a not in spoiled]
+        failed = [a.why for a in answers if a.why]
         assert not failed, failed[:3]
         assert champion
-        served = {a.digest for a in answers if not a.why}
+        served = {a.digest for a in answers}
         assert served <= {champion.digest, inputs.model.digest}, served
         current = self.document().champion
         assert current
         assert {a.digest for a in answers[-10:]} == {current.digest}
-        return len(spoiled)
 
     def _check_tables(self, before: ReleaseDocument, inputs: Inputs, first: int) -> None:
         """At no moment was there a share without an owner."""

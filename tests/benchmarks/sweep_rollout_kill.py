@@ -30,7 +30,7 @@ NUM_TRIES = 5
 def sweep(stories: LiveStories, plan: str, healer: Healer, *, is_bad: bool, deadline_s: float) -> dict[str, object]:
     """Every place of one plan, each killed once."""
     places = stories.undisturbed(PLANS[plan], is_bad=is_bad)
-    outcomes, wrong, num_left, num_requests, num_spoiled = Counter[str](), list[str](), 0, 0, 0
+    outcomes, wrong, num_left, num_requests = Counter[str](), list[str](), 0, 0
     for place in places:
         if time.monotonic() > deadline_s:
             num_left += 1
@@ -41,7 +41,7 @@ def sweep(stories: LiveStories, plan: str, healer: Healer, *, is_bad: bool, dead
             wrong.append(f"{place}: {str(error)[:300]}")
             continue
         outcomes[told.outcome.value if told.outcome else "nothing had moved"] += 1
-        num_requests, num_spoiled = num_requests + told.num_requests, num_spoiled + told.num_spoiled
+        num_requests += told.num_requests
     return {
         "plan": plan,
         "candidate": "bad" if is_bad else "good",
@@ -50,7 +50,6 @@ def sweep(stories: LiveStories, plan: str, healer: Healer, *, is_bad: bool, dead
         "outcomes": dict(outcomes),
         "wrong": wrong,
         "requests": num_requests,
-        "spoiled_by_the_candidate": num_spoiled,
         "left": num_left,
     }
 

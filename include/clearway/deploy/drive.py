@@ -8,6 +8,7 @@ import dataclasses
 import logging
 
 from clearway.contracts import release_document as documents
+from clearway.contracts import rollout as rollouts
 from clearway.contracts.errors import (
     ClearwayError,
     CompareAndSwapFailed,
@@ -82,6 +83,8 @@ class Tenure:
         if stored == document:
             return stored, version
         order = stored.rollout.order if stored.rollout else None
+        if order and document.phase is Phase.DEPLOYING and stored == documents.give_order(document, order):
+            return stored, version  # both: ours took effect, and then the order came
         if order is None or stored != documents.give_order(self.document, order):
             raise CompareAndSwapFailed(
                 f"document of {document.product!r} changed without a new epoch or an order; somebody writes past the "
@@ -160,7 +163,7 @@ def _news(before: ReleaseDocument, after: ReleaseDocument) -> str:
         said = after.history[-1].reason if after.phase is Phase.IDLE else after.reason
         return f"{after.phase.value}: {said}"
     trail, earlier = ((d.rollout.trail if d.rollout else ()) for d in (after, before))
-    if len(trail) > len(earlier):
+    if trail and not (earlier and rollouts.is_same_claim(earlier[-1], trail[-1])):
         record = trail[-1]
         verdict = record.verdict.value if record.verdict else "order"
         return f"{record.weight_pct:g} % of traffic: {verdict}: {record.reason}"

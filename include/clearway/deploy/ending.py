@@ -42,7 +42,7 @@ def status_of(document: ReleaseDocument) -> RolloutStatus | None:
 
 def keep_record(controls: Controls, document: ReleaseDocument) -> None:
     """Write what a rollout that ends now was judged by beside its release; best effort, traffic never waits for it."""
-    uri = controls.layout.release(document.release_id or "none", "rollout.json")
+    uri = controls.layout.rollout_record(document.release_id or "none")
     record = {"phase": document.phase.value, "reason": document.reason, "rollout": to_jsonable(document.rollout)}
     try:
         controls.storage.write(uri, json.dumps(record, indent=1, sort_keys=True).encode())

@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Iterable
 
+from clearway.contracts import release_document as documents
 from clearway.contracts.codec import from_jsonable, to_jsonable
 from clearway.contracts.errors import ClearwayError
 from clearway.contracts.release_document import HistoryEntry, ReleaseDocument
@@ -56,13 +57,23 @@ def read_endings(
     return [known.get(name) or _read(storage, layout.history(name)) for name in names]
 
 
+def outcome_of(storage: Storage, layout: Layout, document: ReleaseDocument, release_id: str) -> HistoryEntry | None:
+    """How a release ended, however long ago: run again, it must find that and not begin anew."""
+    entry = documents.outcome_of(document, release_id)
+    if entry or len(document.history) < documents.MAX_HISTORY:  # then the document has forgotten nothing
+        return entry
+    names = (uri.rpartition("/")[2] for uri in storage.list(layout.history("")))
+    newest = max((name for name in names if release_of(name) == release_id), default=None)
+    return _read(storage, layout.history(newest)) if newest else None
+
+
 def read_rollout(storage: Storage, layout: Layout, release_id: str) -> Rollout | None:
     """Plan, looks and evidence a release ended with; None if it gathered none, or ended before records were kept.
 
     Raises: ValueError for a record that another version wrote.
     """
     try:
-        record = json.loads(storage.read(layout.release(release_id, "rollout.json")))
+        record = json.loads(storage.read(layout.rollout_record(release_id)))
     except FileNotFoundError:
         return None
     return from_jsonable(Rollout, record["rollout"])

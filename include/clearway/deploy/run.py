@@ -11,11 +11,12 @@ from clearway.contracts.rollout import ALL_AT_ONCE, Rollout
 from clearway.deploy.controls import Controls, open_controls
 from clearway.deploy.drive import Tenure, drive, let_go, take
 from clearway.deploy.ending import outputs_of, refused, unload_retired
-from clearway.deploy.history import keep_history
+from clearway.deploy.history import keep_history, outcome_of
 from clearway.deploy.rollback import run as rollback
 from clearway.deploy.spec import Inputs, Outputs
 from clearway.deploy.strategies import begin
 from clearway.infra.approvals import verify_approval
+from clearway.infra.endpoint import check_strategies
 from clearway.infra.faults import fault
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def run(inputs: Inputs, *, product: "LoadedProduct", env: "Environment") -> Outp
     """
     from clearway.deploy.champion_alias import project_champion  # noqa: PLC0415 - imports MLflow
 
+    check_strategies(env, product.spec.rollout.chain)
     controls = open_controls(env, product=product.name)
     return deploy(
         inputs,
@@ -58,7 +60,8 @@ def deploy(
         rollout: how a new candidate takes traffic; one that is under way keeps the plan it began with.
     """
     document, _ = controls.store.read(inputs.product)
-    if (entry := documents.outcome_of(document, inputs.release_id)) is None:
+    entry = outcome_of(controls.storage, controls.layout, document, inputs.release_id)
+    if entry is None:
         _check_package(inputs, controls)
         try:
             approval = verify_approval(controls.storage, inputs.approval_uri, model_digest=inputs.model.digest)

@@ -16,14 +16,7 @@ from clearway.deploy.run import deploy
 from clearway.deploy.spec import RollbackInputs
 from clearway.deploy.strategies import begin
 from rollout_kit import PLAN, SHADOWED, TESTED, WATCHED, Killed, Street, spoil
-from serving_kit import PRODUCT, InProcessEndpoint, approved, controls_of, make_package
-
-
-@pytest.fixture
-def endpoint(env):
-    made = InProcessEndpoint(env)
-    yield made
-    made.close()
+from serving_kit import PRODUCT, approved, controls_of, make_package
 
 
 @pytest.fixture
@@ -101,7 +94,7 @@ def test_a_bad_candidate_goes_back_by_itself(
     assert (document().champion.digest, document().phase) == (champion.digest, Phase.IDLE)
     assert document().history[-1].outcome is Outcome.ABORTED
     assert street.answered.count(candidate.digest) < 60
-    record = json.loads(controls.storage.read(controls.layout.release("r2", "rollout.json")))
+    record = json.loads(controls.storage.read(controls.layout.rollout_record("r2")))
     assert record["rollout"]["evidence"]["split"]["num_candidate"] > 0
     assert record["rollout"]["trail"][-1]["verdict"] == "fail"
     later = len(street.answered)
@@ -176,19 +169,26 @@ def test_an_abort_during_the_last_probe_is_obeyed(
 
 
 def test_pause_holds_the_share_until_resume(release, champion, candidate, street, document, controls, endpoint):
-    shares = []
+    shares, rate_per_s = [], street.per_s
     longer_than_anybody_is_waited_for = int(PLAN.max_step_s + PLAN.hold_s) + 5
-    street.happenings[2] = lambda: give_order(controls.store, PRODUCT, ordered(OrderKind.PAUSE))
-    street.happenings[longer_than_anybody_is_waited_for] = lambda: (
-        shares.append(endpoint.state().weights_pct[candidate.digest]),
-        give_order(controls.store, PRODUCT, ordered(OrderKind.RESUME)),
-    )
+
+    def pause():
+        give_order(controls.store, PRODUCT, ordered(OrderKind.PAUSE))
+        street.per_s = 1  # some traffic goes on; the rest of it would only take time
+
+    def resume():
+        shares.append(endpoint.state().weights_pct[candidate.digest])
+        street.per_s = rate_per_s
+        give_order(controls.store, PRODUCT, ordered(OrderKind.RESUME))
+
+    street.happenings[2] = pause
+    street.happenings[longer_than_anybody_is_waited_for] = resume
     assert release(candidate, "r2").verdict is Verdict.PASS
     assert shares == [10.0]
 
 
 def test_an_order_for_another_release_or_for_none_is_refused(release, champion, candidate, street, controls):
-    with pytest.raises(StaleWriter):
+    with pytest.raises(StaleWriter, match=r"no rollout of .* is under way, so there is nothing to promote"):
         give_order(controls.store, PRODUCT, ordered(OrderKind.PROMOTE))
     refused = []
 
@@ -331,6 +331,10 @@ def test_a_candidate_that_fails_under_full_load_goes_back_by_itself(
     assert outputs.verdict is Verdict.FAIL
     assert "limit exceeded" in outputs.reason
     assert street.slept - spoiled[0] <= 3
+    assert set(street.answered) == {champion.digest, candidate.digest}, "the champion answers where the candidate fails"
+    counts = endpoint.observe(epoch=document().epoch).arms
+    assert counts[candidate.digest].num_errors > 0
+    assert counts[champion.digest].num_errors == 0
     assert endpoint.state().weights_pct == {champion.digest: 100.0}
     assert document().champion.digest == champion.digest
 

@@ -6,34 +6,18 @@ import pytest
 
 from clearway.contracts import release_document as documents
 from clearway.contracts.errors import ConfigError, IntegrityError, LeaseHeld, StaleWriter, Unavailable
-from clearway.contracts.release_document import Outcome, Phase
+from clearway.contracts.release_document import Outcome, Phase, Version
+from clearway.contracts.rollout import Order, OrderKind
 from clearway.contracts.verdict import Verdict
 from clearway.deploy import drive as drive_module
 from clearway.deploy.drive import take
+from clearway.deploy.orders import give_order
 from clearway.deploy.rollback import roll_back
 from clearway.deploy.run import deploy, finish_others
 from clearway.deploy.spec import RollbackInputs
 from clearway.infra.approvals import Decision
-from clearway.infra.clock import FakeClock
 from clearway.infra.storage import to_path
-from serving_kit import PRODUCT, ROW, InProcessEndpoint, approved, controls_of, linear_onnx, make_package
-
-
-@pytest.fixture
-def endpoint(env):
-    made = InProcessEndpoint(env)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def clock():
-    return FakeClock(1e9)
-
-
-@pytest.fixture
-def controls(env, endpoint, clock):
-    return controls_of(env, endpoint, clock=clock, lease_ttl_s=6.0)
+from serving_kit import PRODUCT, ROW, approved, linear_onnx, make_package
 
 
 @pytest.fixture
@@ -312,6 +296,20 @@ def test_a_holder_that_slept_through_its_lease_ends_superseded_and_changes_nothi
     assert slow.digest not in endpoint.state().loaded
 
 
+def test_a_release_run_again_after_the_document_forgot_it_moves_nothing(env, endpoint, controls, release, document):
+    old, new = make_package(env, 0.1), make_package(env, 0.2)
+    release(old, "r1")
+    before = release(new, "r2")
+    stored, version = controls.store.read(PRODUCT)
+    later = [dataclasses.replace(stored.history[-1], release_id=f"r{n}") for n in range(3, 3 + documents.MAX_HISTORY)]
+    controls.store.swap(dataclasses.replace(stored, history=tuple(later)), expected_version=version)
+    again = release(old, "r1")
+    assert (again.verdict, again.status.digest) == (Verdict.PASS, new.digest)
+    assert document().champion.digest == new.digest
+    assert endpoint.predict([ROW])[1] == new.digest
+    assert release(new, "r2").reason == before.reason
+
+
 def test_a_stale_holder_is_refused_by_store_and_endpoint(env, endpoint, controls, clock, release):
     ref = make_package(env, 0.1)
     release(ref, "r1")
@@ -335,6 +333,25 @@ def test_a_lost_reply_of_the_store_is_recognised(controls, monkeypatch):
 
     monkeypatch.setattr(controls.store, "swap", swap_twice)
     tenure.store(documents.renew_lease(tenure.document, epoch=tenure.epoch, now_s=5, ttl_s=5))
+    assert controls.store.read(PRODUCT) == (tenure.document, tenure.version)
+
+
+def test_a_lost_reply_and_an_order_after_it_are_recognised(env, controls, monkeypatch):
+    ref = make_package(env, 0.1)
+    tenure = take(controls, PRODUCT, holder="r1")
+    candidate = Version(uri=ref.uri, digest=ref.digest, release_id="r1")
+    tenure.store(documents.begin_deploy(tenure.document, candidate, epoch=tenure.epoch))
+    swap, order = controls.store.swap, Order(kind=OrderKind.PAUSE, by="ada", reason="wait", at_s=1.0)
+
+    def swap_then_order(document, *, expected_version):
+        monkeypatch.setattr(controls.store, "swap", swap)
+        swap(document, expected_version=expected_version)  # took effect, the answer was lost
+        give_order(controls.store, PRODUCT, order)
+        return swap(document, expected_version=expected_version)
+
+    monkeypatch.setattr(controls.store, "swap", swap_then_order)
+    tenure.store(documents.set_candidate_weight(tenure.document, epoch=tenure.epoch, weight_pct=100.0))
+    assert (tenure.document.weight_pct, tenure.document.rollout.order) == (100.0, order)
     assert controls.store.read(PRODUCT) == (tenure.document, tenure.version)
 
 

@@ -6,14 +6,7 @@ from clearway.contracts.release_document import Version
 from clearway.contracts.verdict import Verdict
 from clearway.deploy.proofs import GOLDEN_TOLERANCE, NUM_LIVE_PROBES, check_golden, compare_golden, probe_live
 from clearway.infra.storage import to_path
-from serving_kit import InProcessEndpoint, controls_of, make_package
-
-
-@pytest.fixture
-def endpoint(env):
-    made = InProcessEndpoint(env)
-    yield made
-    made.close()
+from serving_kit import controls_of, make_package
 
 
 @pytest.fixture

@@ -13,9 +13,8 @@ from clearway.deploy.reconcile import Alias, Repair, decide, repair
 from clearway.deploy.rollback import roll_back
 from clearway.deploy.run import deploy
 from clearway.deploy.spec import RollbackInputs
-from clearway.infra.clock import FakeClock
 from clearway.infra.endpoint import TrafficState
-from serving_kit import PRODUCT, ROW, InProcessEndpoint, approved, controls_of, make_package
+from serving_kit import PRODUCT, ROW, InProcessEndpoint, approved, make_package
 
 BLUE = Version(uri="file:///m/blue", digest="b" * 64, release_id="r1")
 GREEN = Version(uri="file:///m/green", digest="0" * 64, release_id="r2")
@@ -71,23 +70,6 @@ TABLE = [
 @pytest.mark.parametrize(("name", "document", "now", "alias", "repairs"), TABLE, ids=[row[0] for row in TABLE])
 def test_what_is_apart_decides_what_is_repaired(name, document, now, alias, repairs):
     assert decide(document, now, alias, now_s=10.0) == repairs, name
-
-
-@pytest.fixture
-def endpoint(env):
-    made = InProcessEndpoint(env)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def clock():
-    return FakeClock(1e9)
-
-
-@pytest.fixture
-def controls(env, endpoint, clock):
-    return controls_of(env, endpoint, clock=clock, lease_ttl_s=6.0)
 
 
 class Registry:
