@@ -2,15 +2,20 @@
 
 import json
 
+from clearway.contracts.codec import from_jsonable, to_jsonable
 from clearway.contracts.manifest import canonical_json
 from clearway.infra.layout import Layout
 from clearway.infra.storage import Storage
-from clearway.monitor.decide import Decision, PastDecision, Window
+from clearway.monitor.carried import Carried
+from clearway.monitor.decide import Decision, ManualRequest, PastDecision, Window, look_back
 from clearway.monitor.reconcile import StoredDecision
 from clearway.monitor.summary import Summary
-from clearway.product import Batch, Monitor
+from clearway.product import Batch
+from clearway.product_monitor import Monitor
 
 SUMMARY = "summary.json"
+# Batches without a summary over which counts go on.
+MAX_GAP = 8
 CLAIM_SUFFIX = ".claim.json"
 
 
@@ -26,12 +31,21 @@ def batches_before(clock: Batch, batch_id: str, *, num_batches: int) -> list[str
 
 def earlier_windows(storage: Storage, layout: Layout, clock: Batch, policy: Monitor, *, batch_id: str) -> list[Window]:
     """As many windows before this batch as the policy looks back, without gaps; reads that many files, no history."""
-    span = max(policy.persistence[1], policy.cooldown_batches) - 1
     windows = []
-    for earlier in batches_before(clock, batch_id, num_batches=span):
+    for earlier in batches_before(clock, batch_id, num_batches=look_back(policy) - 1):
         summary = read_summary(storage, layout, earlier)
         windows.append(summary.window if summary else Window(batch_id=earlier))
     return windows
+
+
+def state_before(storage: Storage, layout: Layout, clock: Batch, batch_id: str) -> tuple[Carried, int]:
+    """What the newest of the last MAX_GAP summaries handed on, and how many batches ago; a fresh state after a longer
+    silence, which has nothing to say about now."""
+    for passed, earlier in enumerate(reversed(batches_before(clock, batch_id, num_batches=MAX_GAP)), start=1):
+        summary = read_summary(storage, layout, earlier)
+        if summary is not None:
+            return summary.carried, passed
+    return Carried(), 1
 
 
 def read_summary(storage: Storage, layout: Layout, batch_id: str) -> Summary | None:
@@ -43,7 +57,14 @@ def read_summary(storage: Storage, layout: Layout, batch_id: str) -> Summary | N
 
 
 def store_decision(
-    storage: Storage, layout: Layout, decision: Decision, newest: Window, *, as_of: str, now_s: float
+    storage: Storage,
+    layout: Layout,
+    decision: Decision,
+    newest: Window,
+    *,
+    as_of: str,
+    now_s: float,
+    request: ManualRequest | None = None,
 ) -> bool:
     """Keep a retraining decision; False if the same evidence was decided before. `now_s`: Unix seconds."""
     document = {
@@ -53,6 +74,8 @@ def store_decision(
         "as_of": as_of,
         "signals": [s.value for s in decision.signals],
         "reasons": list(decision.reasons),
+        "overridden": [o.value for o in decision.overridden],
+        "request": to_jsonable(request) if request else None,
         "decided_at_s": now_s,
     }
     return storage.create(layout.decision(decision.evidence_digest), canonical_json(document))
@@ -70,6 +93,7 @@ def stored_decisions(storage: Storage, layout: Layout) -> tuple[list[StoredDecis
             batch_id=d["batch_id"],
             as_of=d["as_of"],
             decided_at_s=d.get("decided_at_s"),
+            request=from_jsonable(ManualRequest, d["request"]) if d.get("request") else None,
         )
         for d in found
     ]

@@ -1,9 +1,13 @@
 """From what was measured to a summary: faults, checks, one verdict with its reason. Pure."""
 
+from collections.abc import Sequence
+
 from clearway.contracts.verdict import Check, Verdict, at_most, judge
+from clearway.monitor.carried import Arrived, Carried, carry
 from clearway.monitor.drift import drift_words, lost_features, thinned_features
-from clearway.monitor.summary import DriftPart, ModelPerformance, PerformancePart, Summary
-from clearway.product import Monitor
+from clearway.monitor.drift_part import DriftPart
+from clearway.monitor.summary import ModelPerformance, PerformancePart, Summary
+from clearway.product_monitor import Monitor
 
 # Names shown in a sentence; all of them are in the summary.
 MAX_NAMES = 5
@@ -19,10 +23,31 @@ def summarise(
     num_rows: int,
     drift: DriftPart | None,
     performance: PerformancePart,
+    scores: Sequence[float],
+    arrived: Arrived,
+    before: Carried,
+    num_passed: int,
     policy: Monitor,
 ) -> Summary:
-    """Put both parts together; `drift` is None when no champion serves or the batch is too small to measure."""
+    """Put all parts together; `drift` is None when no champion serves or the batch is too small to measure.
+
+    Args:
+        scores: the champion's of this batch. arrived: labels of its earlier ones.
+        before, num_passed: the state of the newest earlier summary, and how many batches ago that was.
+    """
     faults = _faults(num_rows, drift, policy)
+    carried = carry(
+        before,
+        champion=champion_digest,
+        num_passed=num_passed,
+        drift=drift,
+        is_faulty=bool(faults),
+        arrived=arrived,
+        policy=policy,
+    )
+    estimate = carried.estimator.estimate(
+        scores, min_rows=policy.min_rows, num_unlabelled=carried.num_unlabelled, patience=policy.label_patience
+    )
     served = performance.of(champion_digest)
     is_enough = served is not None and served.num_rows >= policy.min_rows
     checks = (
@@ -44,7 +69,10 @@ def summarise(
         drift=drift,
         performance=performance,
         calibration_gap=served.calibration_gap if served is not None and is_enough else None,
+        loss_excess=served.loss_excess if served is not None and is_enough else None,
+        estimate=estimate,
         checks=checks,
+        carried=carried,
     )
 
 

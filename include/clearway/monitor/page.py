@@ -1,9 +1,12 @@
 """The summary and the decision as one HTML section for people; a page of its own or the top of the drift report."""
 
+from collections.abc import Sequence
 from html import escape
 
 from clearway.monitor.decide import Decision
-from clearway.monitor.summary import FeatureDrift, ModelPerformance, Summary
+from clearway.monitor.drift_part import FeatureDrift
+from clearway.monitor.estimate import Estimate
+from clearway.monitor.summary import ModelPerformance, Summary
 
 # Rows of the feature table; the whole list is in summary.json.
 MAX_FEATURES = 25
@@ -26,6 +29,10 @@ def section(summary: Summary, decision: Decision) -> str:
         f"<p>Champion <code>{escape(summary.champion_digest or 'none')}</code>, data up to {escape(summary.as_of)}, "
         f"evidence <code>{decision.evidence_digest}</code>.</p>",
         _performance_table(summary.performance.models),
+        _age_table(summary.performance.of(summary.champion_digest)),
+        _estimate_table(summary.estimate),
+        _together(summary),
+        _stream(summary),
         _feature_table(summary),
         "</section>",
     ]
@@ -58,27 +65,87 @@ def _performance_table(models: tuple[ModelPerformance, ...]) -> str:
     return "<h2>On labels that arrived</h2>" + _table(head, [(row, False) for row in rows])
 
 
+def _age_table(model: ModelPerformance | None) -> str:
+    if model is None:
+        return ""
+    head = ("age of the labels, days", "labels", "mean label", "mean score", "log-loss")
+    rows = [
+        (a.age_days, a.num_rows, _number(a.mean_label), _number(a.mean_score), _number(a.log_loss))
+        for a in model.by_age
+    ]
+    return _table(head, [(row, False) for row in rows])
+
+
+def _estimate_table(estimate: Estimate) -> str:
+    head = "<h2>Before its labels are there</h2>"
+    if not estimate.is_known:
+        return f"{head}<p>What this batch's scores are worth is <b>unknown</b>: {escape(estimate.reason)}.</p>"
+    rows = [(f.name, _number(f.value), f"{f.lower:.3f} to {f.upper:.3f}") for f in estimate.figures]
+    return f"{head}<p>{escape(estimate.reason)}.</p>" + _table(
+        ("figure", "estimate", "95 %"), [(row, False) for row in rows]
+    )
+
+
+def _together(summary: Summary) -> str:
+    found = summary.drift.together if summary.drift else None
+    if found is None:
+        return ""
+    limit = f"training batches reached {found.limit:.3f}" if found.limit is not None else "no limit is known"
+    return (
+        f"<p>All features at once: a model tells this batch from training rows with an AUC of {found.auc:.3f} "
+        f"({found.lower:.3f} to {found.upper:.3f}); {limit}.</p>"
+    )
+
+
+def _stream(summary: Summary) -> str:
+    if summary.drift is None or summary.drift.p_value is None:
+        return ""
+    stream = summary.carried.stream
+    this = ", this one among them" if stream.is_discovery else ""
+    return (
+        f"<p>Whether any feature changed: p = {summary.drift.p_value:.3g}. Of {stream.num_tests} windows of this "
+        f"champion {len(stream.discoveries)} stand after control of false discoveries over all of them{this}.</p>"
+    )
+
+
 def _feature_table(summary: Summary) -> str:
     if summary.drift is None:
         return "<p>Drift was not measured.</p>"
     score = (summary.drift.score,) if summary.drift.score else ()
-    shown = (*score, *summary.drift.features[:MAX_FEATURES])
-    head = ("feature", "distance", "limit", "PSI", "JS", "missing", "missing in training", "note")
+    ranked = sorted(summary.drift.features, key=lambda f: (not f.is_over, -(f.effect or 0.0)))
+    shown = (*score, *ranked[:MAX_FEATURES])
+    head = ("feature", "effect", "distance", "95 %", "limit", "q", "PSI", "JS", "KS", "missing", "in training", "note")
     note = (
         "<p>Distance: Wasserstein over the training standard deviation, or total variation for categories, on every "
-        "row of the batch. Limit: what training batches themselves reached. PSI and JS are for information.</p>"
+        "row of the batch; its interval comes from the batch's days drawn anew. Effect: of all that moves the "
+        "champion's predictions, the share that hangs on this feature; features over their limit come first, by "
+        "effect. Limit: what training batches "
+        "themselves reached. q: chance of a batch like those of training, after control of false discoveries. "
+        "PSI, JS and KS (at least) are for information.</p>"
     )
-    return f"<h2>Features</h2>{note}" + _table(head, [(_feature_row(f), bool(f.is_over)) for f in shown])
+    rows = [(_feature_row(f, summary.carried.held), bool(f.is_over)) for f in shown]
+    return f"<h2>Features</h2>{note}" + _table(head, rows)
 
 
-def _feature_row(feature: FeatureDrift) -> tuple[str | int, ...]:
-    marks = [("lost", feature.is_lost), ("ignored", feature.is_ignored), ("over limit", bool(feature.is_over))]
+def _feature_row(feature: FeatureDrift, sudden: Sequence[str]) -> tuple[str | int, ...]:
+    marks = [
+        ("lost", feature.is_lost),
+        ("ignored", feature.is_ignored),
+        ("over limit", bool(feature.is_over)),
+        ("jumped", feature.name in sudden),
+        (f"{feature.unseen or 0:.1%} new values", bool(feature.unseen)),
+    ]
+    interval = "-" if feature.lower is None or feature.upper is None else f"{feature.lower:.3f} to {feature.upper:.3f}"
     return (
         feature.name,
+        "-" if feature.effect is None else f"{feature.effect:.1%}",
         _number(feature.distance),
+        interval,
         _number(feature.limit),
+        _number(feature.q_value),
         _number(feature.psi),
         _number(feature.jensen_shannon),
+        _number(feature.kolmogorov_smirnov[0] if feature.kolmogorov_smirnov else None),
         _number(feature.missing),
         _number(feature.missing_reference),
         ", ".join(word for word, holds in marks if holds),

@@ -3,20 +3,24 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from clearway.monitor.decide import ManualRequest
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredDecision:
     """A decision as it lies in the store.
 
     Args:
-        as_of: end of the data the retraining should use, ISO 8601 UTC.
+        as_of: end of its newest window, ISO 8601 UTC; also of the data to use, if it was not asked for by hand.
         decided_at_s: when it was stored, Unix seconds; None for one stored without a time.
+        request: what was granted; None for a decision on a batch.
     """
 
     evidence_digest: str
     batch_id: str
     as_of: str
     decided_at_s: float | None
+    request: ManualRequest | None = None
 
 
 def unclaimed(

@@ -9,11 +9,10 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from clearway.measures.distance import NUMERIC
-from clearway.monitor.summary import DriftPart, FeatureDrift
+from clearway.measures.bins import NUMERIC
+from clearway.monitor.drift_part import DriftPart, FeatureDrift
 
 # About 1 s of CPU for the report itself; further columns are in the table above it.
 MAX_COLUMNS = 8
@@ -23,19 +22,18 @@ NUMERIC_METHOD, CATEGORICAL_METHOD = "wasserstein", "jensenshannon"
 CATEGORICAL_THRESHOLD = 0.1
 
 
-def drift_page(drift: DriftPart, sample: Mapping[str, Sequence[Any]], batch: pa.Table, *, max_rows: int) -> str:
+def drift_page(drift: DriftPart, sample: Mapping[str, Sequence[Any]], rows: pa.Table) -> str:
     """HTML page. Raises: ValueError when no column has values on both sides.
 
     Args:
         sample: rows of the training period (reference["sample"]).
-        batch: rows of the batch; at most `max_rows` of them, evenly spaced, are shown.
+        rows: of the batch, evenly spaced; all of them are shown.
     """
-    rows = np.unique(np.linspace(0, len(batch) - 1, min(max_rows, len(batch))).astype(np.int64))
-    shown = _choose(drift.features, sample, batch.take(pa.array(rows)))
+    shown = _choose(drift.features, sample, rows)
     if not shown:
         raise ValueError("no column has values both in the training sample and in the batch; nothing can be drawn")
     names = [f.name for f in shown]
-    current = batch.select(names).take(pa.array(rows))
+    current = rows.select(names)
     with warnings.catch_warnings():
         # Evidently 0.7 uses numpy.core and a deprecated litestar call at import; neither is ours to mend.
         warnings.simplefilter("ignore", DeprecationWarning)

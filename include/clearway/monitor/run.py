@@ -18,17 +18,21 @@ from clearway.monitor.history import (
     label_batches,
     past_decisions,
     read_summary,
+    state_before,
     store_decision,
 )
 from clearway.monitor.page import section, whole_page
 from clearway.monitor.spec import Inputs, Outputs
-from clearway.monitor.summary import DriftPart, PerformancePart, Summary
+from clearway.monitor.summary import PerformancePart, Summary
 from clearway.product import LoadedProduct
+from clearway.product_monitor import CountedBy, DriftWeights
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from clearway.infra.datasets import DatasetDocument
+    from clearway.measures.tally import Tally
+    from clearway.monitor.batch_rows import BatchRows
+    from clearway.monitor.carried import Arrived
+    from clearway.monitor.drift_part import DriftPart
 
 LOG = logging.getLogger("clearway.monitor")
 REPORT = "drift.html"
@@ -82,19 +86,25 @@ class _Work:
         champion = self._champion()
         batch = self._batch(document)
         log = read_predictions(self.storage, self.layout, [self.inputs.batch_id])
-        drift = None
-        if champion is not None and len(batch) >= self.policy.min_rows:
+        drift, own = None, []
+        if champion is not None and batch.num_rows >= self.policy.min_rows:
             own = log.filter(pc.equal(log["model_digest"], champion.digest))["score"].to_pylist()
             drift = self._drift(champion, batch, scores=own)
+        performance, arrived = self._performance(document, champion)
+        before, num_passed = state_before(self.storage, self.layout, self.product.spec.batch, self.inputs.batch_id)
         return summarise(
             product=self.product.name,
             batch_id=self.inputs.batch_id,
             as_of=document.as_of,
             dataset_digest=self.inputs.dataset.digest,
             champion_digest=champion.digest if champion else None,
-            num_rows=len(batch),
+            num_rows=batch.num_rows,
             drift=drift,
-            performance=self._performance(document),
+            performance=performance,
+            scores=own,
+            arrived=arrived,
+            before=before,
+            num_passed=num_passed,
             policy=self.policy,
         )
 
@@ -129,8 +139,8 @@ class _Work:
 
         champion = ModelRef(uri=self.layout.model(summary.champion_digest), digest=summary.champion_digest)
         batch = self._batch(open_dataset(self.storage, self.inputs.dataset))
-        sample = self._reference(champion)["sample"]
-        return drift_page(summary.drift, sample, batch, max_rows=self.policy.report_rows)
+        rows = batch.evenly(self.policy.report_rows)
+        return drift_page(summary.drift, self._reference(champion)["sample"], rows)
 
     def _champion(self) -> ModelRef | None:
         document, _ = open_release_store(self.env).read(self.product.name)
@@ -143,22 +153,37 @@ class _Work:
         package = open_package(self.storage, champion.uri, champion.digest, key_folder=self.env.home / "keys")
         return package.reference
 
-    def _batch(self, document: "DatasetDocument") -> "pa.Table":
-        import pyarrow.compute as pc  # noqa: PLC0415
+    def _batch(self, document: "DatasetDocument") -> "BatchRows":
+        from clearway.monitor.batch_rows import batch_rows  # noqa: PLC0415
 
-        from clearway.infra.datasets import BATCH, read_features  # noqa: PLC0415
+        return batch_rows(self.storage, self.layout, document, batch_id=self.inputs.batch_id)
 
-        rows = read_features(self.storage, self.layout, document)
-        return rows.filter(pc.equal(rows[BATCH], self.inputs.batch_id))
+    def _drift(self, champion: ModelRef, batch: "BatchRows", *, scores: list[float]) -> "DriftPart":
+        from clearway.monitor.drift import measure_counted, measure_pieces  # noqa: PLC0415
 
-    def _drift(self, champion: ModelRef, batch: "pa.Table", *, scores: list[float]) -> DriftPart:
-        from clearway.monitor.drift import measure_drift  # noqa: PLC0415
+        reference = self._reference(champion)
+        how: dict[str, Any] = {
+            "num_rows": batch.num_rows,
+            "ignore": self.policy.ignore,
+            "scores": scores,
+            "false_discovery_rate": self.policy.false_discovery_rate,
+            "is_by_effect": self.policy.drift_weights is DriftWeights.EFFECT,
+        }
+        if self.policy.counted_by is CountedBy.SPARK:
+            return measure_counted(reference, self._counted_by_spark(reference, batch), sample=None, **how)
+        return measure_pieces(reference, batch.pieces(), **how)
 
-        return measure_drift(self._reference(champion), batch, ignore=self.policy.ignore, scores=scores)
+    def _counted_by_spark(self, reference: dict[str, Any], batch: "BatchRows") -> "Tally":
+        from clearway.infra.spark import spark_session  # noqa: PLC0415 - pyspark, only where it is asked for
+        from clearway.monitor.spark_tally import spark_tally  # noqa: PLC0415
 
-    def _performance(self, document: "DatasetDocument") -> PerformancePart:
+        with spark_session(self.env) as session:
+            return spark_tally(reference["features"], session.read.parquet(*batch.uris))
+
+    def _performance(self, document: "DatasetDocument", champion: ModelRef | None) -> tuple[PerformancePart, "Arrived"]:
+        """All models on the labels that came, and the champion's rows among them."""
         from clearway.infra.datasets import read_labels  # noqa: PLC0415
-        from clearway.monitor.performance import measure_performance  # noqa: PLC0415
+        from clearway.monitor.performance import arrived_for, join_labels, measure_performance  # noqa: PLC0415
         from clearway.monitor.prediction_log import read_predictions  # noqa: PLC0415
 
         spec = self.product.spec
@@ -172,4 +197,9 @@ class _Work:
         )
         delay_days = spec.tables[spec.tabular.label.table].delay_days
         batches = label_batches(spec.batch, self.inputs.batch_id, delay_days=delay_days)
-        return measure_performance(labels, read_predictions(self.storage, self.layout, batches))
+        predictions = read_predictions(self.storage, self.layout, batches)
+        joined = join_labels(labels, predictions)
+        performance = measure_performance(
+            joined, num_labels=len(labels), num_predictions=len(predictions), as_of=document.as_of
+        )
+        return performance, arrived_for(joined, champion.digest if champion else None)

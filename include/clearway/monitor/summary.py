@@ -6,46 +6,21 @@ from dataclasses import dataclass
 from clearway.contracts.codec import from_jsonable, to_jsonable
 from clearway.contracts.manifest import canonical_json, sha256_of
 from clearway.contracts.verdict import Check, Verdict
+from clearway.monitor.carried import Carried
 from clearway.monitor.decide import Window
+from clearway.monitor.drift_part import DriftPart
+from clearway.monitor.estimate import Estimate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FeatureDrift:
-    """One feature against the champion's training period; see clearway.measures.distance.Drift for the fields."""
+class AgePerformance:
+    """Rows whose labels needed equally long: `age_days` from the predicted moment to the end of the batch."""
 
-    name: str
-    kind: str
-    distance: float | None
-    limit: float | None
-    is_over: bool | None
-    is_ignored: bool
-    is_lost: bool
-    psi: float | None
-    jensen_shannon: float | None
-    missing: float
-    missing_reference: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DriftPart:
-    """Inputs of the batch.
-
-    Args:
-        share_over: share of counted features over their own limit, 0 to 1; None when too little can be compared.
-        num_over, num_counted: what the share is made of; ignored and lost features are not counted.
-        null_share_mean, null_share_max: the same for training batches themselves, each against limits from the others.
-        score: the champion's scores of this batch against those of its training period.
-        features: largest excess over the limit first.
-    """
-
+    age_days: int
     num_rows: int
-    share_over: float | None
-    num_over: int
-    num_counted: int
-    null_share_mean: float | None
-    null_share_max: float | None
-    score: FeatureDrift | None
-    features: tuple[FeatureDrift, ...]
+    mean_label: float
+    mean_score: float
+    log_loss: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +33,8 @@ class ModelPerformance:
         gap_lower, gap_upper: of mean label - mean score, whole days resampled; None for fewer than two days.
         auc: None when only one class arrived.
         log_loss: nats per row. ece: 0 to 1.
+        loss_excess: log-loss less what it would be if every score were right, nats; above 0 is worse than promised.
+        by_age: the same rows by the age of their labels, youngest first.
     """
 
     model_digest: str
@@ -71,6 +48,8 @@ class ModelPerformance:
     auc: float | None
     log_loss: float
     ece: float
+    loss_excess: float
+    by_age: tuple[AgePerformance, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,8 +81,10 @@ class Summary:
         as_of: end of what is known, ISO 8601 UTC.
         champion_digest: the model whose training period is the reference; None before the first release.
         faults: lost input, in sentences; such a batch never speaks for a retraining.
-        calibration_gap: the champion's, once enough labels arrived to count; the decision reads this one.
+        calibration_gap, loss_excess: the champion's, once enough labels arrived to count; the decision reads these.
+        estimate: what the champion's scores of this batch are worth, before its labels are there.
         checks: the claims behind `verdict`.
+        carried: what the next batch starts from.
     """
 
     product: str
@@ -117,7 +98,10 @@ class Summary:
     drift: DriftPart | None
     performance: PerformancePart
     calibration_gap: float | None
+    loss_excess: float | None
+    estimate: Estimate
     checks: tuple[Check, ...]
+    carried: Carried
 
     def to_json(self) -> bytes:
         return canonical_json(to_jsonable(self))
@@ -138,5 +122,11 @@ class Summary:
             model_digest=self.champion_digest,
             drift_share=self.drift.share_over if self.drift else None,
             calibration_gap=self.calibration_gap,
+            loss_excess=self.loss_excess,
             faults=self.faults,
+            sudden=self.carried.held,
+            num_batches=self.carried.num_batches,
+            num_new_rows=self.carried.num_new_rows,
+            num_unlabelled=self.carried.num_unlabelled,
+            had_labels=self.carried.had_labels,
         )

@@ -3,8 +3,8 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,12 +24,14 @@ from clearway.monitor import run as monitor_run
 from clearway.monitor.spec import Inputs, Outputs
 from clearway.packaging.encoder import Encoder
 from clearway.packaging.package import PackageContents, write_package
-from clearway.product import LoadedProduct, Product
+from clearway.product import LoadedProduct
+from town_kit import FIRST, town_product
 
 NUMERIC = tuple(f"x{i}" for i in range(8))
 ROWS_PER_BATCH = 400
-FIRST = datetime(2013, 1, 7, tzinfo=UTC)
 NUM_TRAINING = 8
+# What champions are made of, by number of weeks: the same in every test, and slow to describe.
+TRAINED = dict[int, tuple[pa.Table, dict[str, Any]]]()
 
 
 def batch_id(week: int) -> str:
@@ -53,34 +55,6 @@ def log_bytes(rows: pa.Table, batch: str, digest: str, scores: Sequence[float], 
             }
         )
     )
-
-
-def _product(**monitor: object) -> LoadedProduct:
-    columns = {"key": "string", "at": "timestamp", "late": "int"}
-    spec = {
-        "name": "town",
-        "title": "Town",
-        "description": "d",
-        "owners": ["o"],
-        "risk_tier": "low",
-        "source": {"kind": "package", "package": "p", "files": {"labels": "l.csv"}},
-        "tables": {"labels": {"columns": columns, "time": "at", "delay_days": 7, "key": ["key"]}},
-        "batch": {"every": "week", "first": FIRST},
-        "label": {"table": "labels", "column": "late"},
-        "features": {
-            "function": "features.py:build",
-            "key": "key",
-            "time": "at",
-            "lookback_days": 0,
-            "numeric": NUMERIC,
-            "categorical": ["c"],
-        },
-        "validate": {"expectations": [{"expect": "column_values_to_not_be_null", "args": {"column": "key"}}]},
-        "gates": {"auc_floor": 0.6, "auc_ceiling": 0.99},
-        "release": {"first_end": FIRST + timedelta(weeks=NUM_TRAINING)},
-        "monitor": {"cooldown_batches": 2, "persistence": [2, 3], "min_rows": 100, "report_rows": 200} | monitor,
-    }
-    return LoadedProduct(spec=Product.model_validate(spec), folder=Path("/nowhere"), digest="0" * 64)
 
 
 @dataclass
@@ -128,14 +102,7 @@ class Town:
 
     def release(self, seed: int = 0, *, through: int = NUM_TRAINING) -> str:
         """Promote a champion trained on the first `through` weeks; returns its digest."""
-        weeks = [self.rows(w) for w in range(through)]
-        table = pa.concat_tables(
-            t.append_column("batch_id", pa.array([batch_id(w)] * len(t))) for w, t in enumerate(weeks)
-        )
-        table = table.append_column("score", pa.array(np.concatenate([self.truth(w)[0] for w in range(through)])))
-        reference = build_reference(
-            table, numeric=NUMERIC, categorical=["c"], batch_column="batch_id", score_column="score"
-        )
+        table, reference = self._trained(through)
         contents = PackageContents(
             model=b"not opened here",
             weights=b"",
@@ -148,6 +115,20 @@ class Town:
         ref = write_package(self.storage, self.layout, contents, key_folder=self.env.home / "keys")
         self._promote(ref)
         return ref.digest
+
+    def _trained(self, through: int) -> tuple[pa.Table, dict[str, Any]]:
+        if through in TRAINED:
+            return TRAINED[through]
+        weeks = [self.rows(w) for w in range(through)]
+        table = pa.concat_tables(
+            t.append_column("batch_id", pa.array([batch_id(w)] * len(t))) for w, t in enumerate(weeks)
+        )
+        table = table.append_column("score", pa.array(np.concatenate([self.truth(w)[0] for w in range(through)])))
+        TRAINED[through] = (
+            table,
+            build_reference(table, numeric=NUMERIC, categorical=["c"], batch_column="batch_id", score_column="score"),
+        )
+        return TRAINED[through]
 
     def _promote(self, ref: ModelRef) -> None:
         document, version = self.store.read("town")
@@ -202,4 +183,5 @@ def town(env: Environment, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
     """A town whose drift pages leave Evidently out, unless the test is marked slow: importing it costs 4 s."""
     if request.node.get_closest_marker("slow") is None:
         monkeypatch.setattr("clearway.monitor.report.drift_page", lambda *_, **__: "<html><body></body></html>")
-    return Town(env=env, product=_product())
+    policy = {"cooldown_batches": 2, "persistence": [2, 3], "min_rows": 100, "report_rows": 200}
+    return Town(env=env, product=town_product(NUMERIC, num_training=NUM_TRAINING, monitor=policy))

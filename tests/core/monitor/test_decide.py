@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clearway.monitor.decide import Answer, Decision, PastDecision, Signal, Window, decide, speaks
-from clearway.product import Monitor
+from clearway.monitor.decide import Answer, Decision, PastDecision, Window, decide, look_back, speaks
+from clearway.product_monitor import Monitor, Signal
 
 FIRST = datetime(2013, 4, 1, tzinfo=UTC)
 MODEL, OTHER = "a" * 64, "b" * 64
@@ -159,6 +159,86 @@ def test_the_digest_follows_model_windows_and_signals_only() -> None:
     assert len({base.evidence_digest, *(o.evidence_digest for o in others)}) == 5
 
 
+def newest(**changes: object) -> list[Window]:
+    history = windows([QUIET] * 6)
+    history[-1] = dataclasses.replace(history[-1], **changes)  # type: ignore[arg-type]
+    return history
+
+
+def test_quiet_inputs_without_labels_are_unknown_not_fine() -> None:
+    assert answer(newest(num_unlabelled=2)).answer is Answer.HOLD
+    found = answer(newest(num_unlabelled=3))
+    assert found.answer is Answer.UNKNOWN
+    assert "whether its scores are right cannot be said" in found.reasons[0]
+
+
+def test_labels_that_stop_are_an_alert() -> None:
+    found = answer(newest(num_unlabelled=3, had_labels=True))
+    assert found.answer is Answer.ALERT
+    assert "look at the source of the labels" in found.reasons[0]
+
+
+def test_drift_retrains_with_or_without_labels() -> None:
+    history = windows([QUIET] * 4 + [LOUD, LOUD])
+    history[-1] = dataclasses.replace(history[-1], num_unlabelled=9, had_labels=True)
+    assert answer(history).answer is Answer.RETRAIN
+
+
+def test_a_jump_is_held_for_a_person_however_loud() -> None:
+    history = windows([LOUD] * 6, gaps=[0.2] * 6)
+    history[-1] = dataclasses.replace(history[-1], sudden=("distance",))
+    found = answer(history)
+    assert found.answer is Answer.ALERT
+    assert found.reasons[0].startswith("held for a person")
+    assert "distance" in found.reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("shares", "clear_at", "expected"),
+    [
+        ([QUIET] * 4 + [0.52, 0.48], 1.0, Answer.HOLD),
+        ([QUIET] * 4 + [0.52, 0.48], 0.8, Answer.RETRAIN),
+        ([QUIET] * 4 + [0.48, 0.52], 0.8, Answer.HOLD),
+        ([QUIET] * 4 + [0.52, 0.40], 0.8, Answer.HOLD),
+        ([QUIET] * 3 + [0.52, None, 0.48], 0.8, Answer.RETRAIN),
+    ],
+    ids=["no hysteresis", "goes on", "does not begin", "cleared", "a gap neither clears nor counts"],
+)
+def test_hysteresis(shares: list[float | None], clear_at: float, expected: Answer) -> None:
+    assert answer(windows(shares), policy=POLICY.model_copy(update={"clear_at": clear_at})).answer is expected
+
+
+@pytest.mark.parametrize(
+    ("triggers", "facts", "expected"),
+    [
+        ([["time"]], {"num_batches": 13}, Answer.RETRAIN),
+        ([["time"]], {"num_batches": 12}, Answer.HOLD),
+        ([["volume"]], {"num_new_rows": 100_000}, Answer.RETRAIN),
+        ([["time", "volume"]], {"num_batches": 13, "num_new_rows": 99_999}, Answer.HOLD),
+        ([["time", "volume"], ["drift"]], {"num_batches": 13, "num_new_rows": 100_000}, Answer.RETRAIN),
+        ([["drift"]], {"num_batches": 99, "num_new_rows": 10**6}, Answer.HOLD),
+        ([], {"num_batches": 99, "drift_share": LOUD}, Answer.HOLD),
+        ([["time"]], {"num_batches": 13, "drift_share": None}, Answer.UNKNOWN),
+        ([["time"]], {"num_batches": 13, "faults": ("lost",)}, Answer.ALERT),
+    ],
+    ids=["time", "too soon", "volume", "one of two", "both of two", "not asked", "by hand only", "no data", "fault"],
+)
+def test_triggers_are_chosen_and_combined(
+    triggers: list[list[str]], facts: dict[str, object], expected: Answer
+) -> None:
+    policy = Monitor(triggers=triggers, every_batches=13, new_rows=100_000)  # type: ignore[arg-type]
+    assert answer(newest(**facts), policy=policy).answer is expected
+
+
+def test_a_month_has_a_budget_of_its_own() -> None:
+    policy = POLICY.model_copy(update={"cooldown_batches": 0, "max_retrains": 12, "max_retrains_monthly": 2})
+    history = windows([LOUD] * 10)
+    spent = answer(history, past(6, 8), policy)
+    assert spent.answer is Answer.ALERT
+    assert "2 retrainings within 30 days, at most 2 allowed" in spent.reasons[0]
+    assert answer(history, past(1, 8), policy).answer is Answer.RETRAIN
+
+
 def test_no_windows_are_refused() -> None:
     with pytest.raises(ValueError, match="newest window"):
         decide([], [], POLICY, product="flights", as_of=as_of(0))
@@ -169,13 +249,18 @@ STEPS = st.lists(
     st.tuples(NUMBERS, NUMBERS, st.sampled_from([MODEL, OTHER, None]), st.booleans()), min_size=1, max_size=40
 )
 POLICIES = st.builds(
-    lambda k, extra, wait, budget: Monitor(
-        persistence=(k, k + extra), cooldown_batches=wait, max_retrains=budget, share_over_limit=0.5
+    lambda k, extra, wait, budget, clear_at: Monitor(
+        persistence=(k, k + extra),
+        cooldown_batches=wait,
+        max_retrains=budget,
+        share_over_limit=0.5,
+        clear_at=clear_at,
     ),
     st.integers(1, 4),
     st.integers(0, 3),
     st.integers(0, 6),
     st.integers(0, 5),
+    st.sampled_from([1.0, 0.8]),
 )
 Steps = list[tuple[float | None, float | None, str | None, bool]]
 
@@ -185,7 +270,7 @@ def replay(steps: Steps, policy: Monitor) -> list[tuple[int, Decision]]:
     history: list[Window] = []
     decided: list[PastDecision] = []
     found = []
-    span = max(policy.persistence[1], policy.cooldown_batches)
+    span = look_back(policy)
     for i, (share, gap, model, is_lost) in enumerate(steps):
         history.append(
             Window(
@@ -196,7 +281,7 @@ def replay(steps: Steps, policy: Monitor) -> list[tuple[int, Decision]]:
                 faults=("lost",) if is_lost else (),
             )
         )
-        decision = decide(history[-span or -1 :], decided, policy, product="p", as_of=as_of(i))
+        decision = decide(history[-span:], decided, policy, product="p", as_of=as_of(i))
         if decision.answer is Answer.RETRAIN:
             found.append((i, decision))
             decided.append(PastDecision(evidence_digest=decision.evidence_digest, batch_id=batch_id(i), as_of=as_of(i)))
@@ -214,6 +299,13 @@ def test_never_more_decisions_than_the_budget(steps: Steps, policy: Monitor) -> 
     assert len(replay(steps, policy)) <= policy.max_retrains
 
 
+@given(STEPS, POLICIES, st.integers(0, 3))
+def test_never_more_decisions_in_a_month_than_its_budget(steps: Steps, policy: Monitor, allowed: int) -> None:
+    tight = policy.model_copy(update={"cooldown_batches": 0, "max_retrains": 99, "max_retrains_monthly": allowed})
+    at = [i for i, _ in replay(steps, tight)]
+    assert all(sum(i - 4 <= earlier <= i for earlier in at) <= allowed for i in at)
+
+
 @given(STEPS, POLICIES)
 def test_two_decisions_never_share_a_digest(steps: Steps, policy: Monitor) -> None:
     digests = [d.evidence_digest for _, d in replay(steps, policy)]
@@ -228,7 +320,7 @@ def test_a_decision_needs_numbers_in_its_newest_window(steps: Steps, policy: Mon
         assert not is_lost
         assert model is not None
         assert decision.signals
-        assert all(speaks(newest, s, policy) for s in decision.signals)
+        assert all(speaks(newest, s, policy, is_on=True) for s in decision.signals)
 
 
 @given(st.lists(st.sampled_from([None, math.nan]), min_size=1, max_size=20), POLICIES)
@@ -250,7 +342,7 @@ def test_asking_for_more_windows_never_retrains_sooner(steps: Steps, policy: Mon
 @given(STEPS, POLICIES)
 def test_one_window_decides_the_same_for_any_longer_look_back(steps: Steps, policy: Monitor) -> None:
     """The stage reads only as many summaries as the rule needs; more of them change nothing."""
-    span = max(policy.persistence[1], policy.cooldown_batches, 1)
+    span = look_back(policy)
     history = [
         Window(batch_id=batch_id(i), model_digest=m, drift_share=s, calibration_gap=g, faults=("x",) if lost else ())
         for i, (s, g, m, lost) in enumerate(steps)

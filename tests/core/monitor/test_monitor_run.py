@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from clearway.contracts.verdict import Verdict
@@ -69,6 +70,58 @@ def test_labels_meet_the_first_prediction_served_for_their_key(town: Any) -> Non
     (model,) = town.summary(9)["performance"]["models"]
     assert model["model_digest"] == digest
     assert model["num_rows"] == 400
+
+
+def test_each_batch_hands_on_what_the_next_one_starts_from(town: Any) -> None:
+    digest = town.release()
+    week_by_week(town, list(range(8, 14)), shift=0.0, digest=digest)
+    unknown, known = town.summary(12)["estimate"], town.summary(13)["estimate"]
+    assert not unknown["is_known"]
+    assert "labels have judged 4 batches" in unknown["reason"]
+    assert known["is_known"]
+    (auc,) = [f for f in known["figures"] if f["name"] == "auc"]
+    assert auc["lower"] < auc["value"] < auc["upper"]
+    carried = town.summary(13)["carried"]
+    assert (carried["num_batches"], carried["num_new_rows"], carried["stream"]["num_tests"]) == (6, 2_000, 6)
+    page = town.storage.read(town.layout.monitor("2013-04-08", "drift.html")).decode()
+    assert "Before its labels are there" in page
+    assert "All features at once" in page
+    assert "Of 6 windows of this champion 0 stand" in page
+
+
+def test_labels_that_stop_are_said_to_a_person(town: Any) -> None:
+    digest = town.release()
+    week_by_week(town, [8, 9], shift=0.0, digest=digest)
+    outputs = []
+    for week in (10, 11, 12):
+        town.serve(week, digest)
+        outputs.append(town.monitor(week, town.land(week, town.rows(week), labelled_week=None)))
+    assert ["source of the labels" in o.reason for o in outputs] == [False, False, True]
+    assert not any(o.retrain for o in outputs)
+
+
+def test_a_feature_in_another_unit_is_held_and_never_trained_on(town: Any) -> None:
+    digest = town.release()
+    week_by_week(town, [8, 9], shift=0.0, digest=digest)
+    outputs = []
+    for week in (10, 11, 12):
+        town.serve(week, digest)
+        table = town.rows(week)
+        place = table.schema.get_field_index("x3")
+        table = table.set_column(place, "x3", pc.add(table["x3"], 30.0))
+        outputs.append(town.monitor(week, town.land(week, table, labelled_week=week - 1)))
+    assert all("held for a person" in o.reason and "x3" in o.reason for o in outputs)
+    assert not any(o.retrain for o in outputs)
+
+
+def test_labels_are_shown_by_their_age(town: Any) -> None:
+    digest = town.release()
+    week_by_week(town, [8, 9], shift=0.0, digest=digest)
+    (model,) = town.summary(9)["performance"]["models"]
+    ages = [a["age_days"] for a in model["by_age"]]
+    assert ages == sorted(ages)
+    assert (ages[0], ages[-1]) == (8, 14)
+    assert sum(a["num_rows"] for a in model["by_age"]) == 400
 
 
 def test_coverage_counts_labels_without_prediction_and_the_reverse(town: Any) -> None:
