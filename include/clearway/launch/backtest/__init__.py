@@ -1,0 +1,1 @@
+"""Retraining policies over a product's past: what each would have decided, and what it would have been worth."""
