@@ -9,7 +9,8 @@ from clearway.devices.board import Board, Yield, folder_of
 from clearway.devices.ledger import DAY_S, Ledger, Use, faded_usage
 from clearway.devices.override import standing_override
 from clearway.devices.priority import Factors, priority, share_factor, tier_factor, urgency
-from clearway.devices.sharing import Ask, Held, Rules, Want, rank, refusal, victims
+from clearway.devices.sharing import Ask, Held, Rules, rank, refusal, victims
+from clearway.devices.want import Want
 from clearway.infra.clock import Clock
 from clearway.infra.environment import Environment
 from clearway.infra.storage import open_storage

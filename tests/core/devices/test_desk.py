@@ -9,7 +9,8 @@ from clearway.devices.board import Board, folder_of
 from clearway.devices.desk import Desk
 from clearway.devices.ledger import Ledger, Use, faded_usage
 from clearway.devices.override import Override, order_override, overrides
-from clearway.devices.sharing import Ask, Want
+from clearway.devices.sharing import Ask
+from clearway.devices.want import Want
 from clearway.infra.clock import FakeClock
 from clearway.infra.environment import Environment
 from clearway.infra.storage import open_storage
