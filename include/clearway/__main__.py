@@ -5,11 +5,13 @@ Commands are the modules of clearway.launch.commands, found by name and imported
     add_arguments(parser)       argparse arguments
     run(args) -> dict | None    the work; the dict is the command's whole result, JSON values only
     render(result) -> str       (optional) the same for people
+    exit_code(result) -> int    (optional) 1 for an answer that says no
 Every command takes --json.
-Exit codes: 0 done; 2 refused, repeating cannot help; 3 failed, repeating may help; 130 Ctrl-C.
+Exit codes: 0 done; 1 the answer is no; 2 refused, repeating cannot help; 3 failed, repeating may help; 130 Ctrl-C.
 """
 
 import argparse
+import errno
 import importlib
 import importlib.util
 import json
@@ -38,6 +40,20 @@ VERBS = (
     "revert",
 )
 EXIT_REFUSED, EXIT_FAILED, EXIT_INTERRUPTED = 2, 3, 130
+# A full disk, a folder that may not be written, too many open files: nobody looks for that in a traceback.
+MACHINE_TROUBLE = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EROFS,
+        errno.EACCES,
+        errno.EPERM,
+        errno.ENOTDIR,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.EIO,
+    }
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,10 +74,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ClearwayError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return EXIT_FAILED if error.is_retryable else EXIT_REFUSED
+    except OSError as error:
+        if error.errno not in MACHINE_TROUBLE:
+            raise
+        sys.stderr.write(f"{type(error).__name__}: {error}; mend that on this machine, then run the same again\n")
+        return EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     _show(module, args, result)
-    return 0
+    return int(module.exit_code(result)) if hasattr(module, "exit_code") else 0
 
 
 def _names() -> list[str]:

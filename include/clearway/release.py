@@ -20,7 +20,9 @@ from clearway.contracts.manifest import canonical_json, sha256_of
 from clearway.contracts.verdict import Verdict
 from clearway.deploy import spec as deploy
 from clearway.evaluate import spec as evaluate
+from clearway.infra.aws.tags import tagged
 from clearway.infra.clock import Clock, SystemClock, format_instant, parse_instant
+from clearway.infra.cost.purse import Purse
 from clearway.infra.environment import Environment
 from clearway.infra.jobs import JobRunner, JobSpec, open_jobs
 from clearway.infra.jobs.wait import wait_for
@@ -339,8 +341,9 @@ def job_spec(verb: str, inputs: Any, *, epoch: int = 0) -> JobSpec:
 
 
 def run_in_place(verb: str, inputs: Any, *, product: LoadedProduct, env: Environment) -> Any:
-    """Run a verb in this process."""
-    return importlib.import_module(VERBS[verb].module).run(inputs, product=product, env=env)
+    """Run a verb in this process; what it makes on AWS is tagged with its name."""
+    named = tagged(env, team=product.spec.owners[0], product=inputs.product, release=inputs.release_id, stage=verb)
+    return importlib.import_module(VERBS[verb].module).run(inputs, product=product, env=named)
 
 
 def parse_outputs(verb: str, text: str) -> Any:
@@ -405,7 +408,7 @@ def _walk(
     clock: Clock,
 ) -> Walk:
     done: dict[str, Any] = {}
-    owner = claim_evidence(env, request)
+    purse, owner = purse_of(env, product, steps, runner=runner), claim_evidence(env, request)
     if owner != request.release_id:
         return Walk(verdict=Verdict.FAIL, reason=f"release {owner} already acts on this evidence", done=done)
     for step in steps:
@@ -417,7 +420,7 @@ def _walk(
             if answer is None:
                 return Walk(verdict=Verdict.INCONCLUSIVE, reason="waits for a person's approval", done=done)
             inputs = approve_inputs(request, done["evaluate"], answer)
-        done[step.name] = outputs = _run(step.name, inputs, env, product, runner=runner, clock=clock)
+        done[step.name] = outputs = _run(step.name, inputs, env, product, purse=purse, clock=clock)
         if stops(step.name, outputs.verdict):
             return Walk(verdict=outputs.verdict, reason=f"{step.name}: {outputs.reason}", done=done)
     return Walk(verdict=outputs.verdict, reason=outputs.reason, done=done)
@@ -428,10 +431,20 @@ def stops(step: str, verdict: Verdict) -> bool:
     return verdict is not Verdict.PASS and not (step == "evaluate" and verdict is Verdict.INCONCLUSIVE)
 
 
-def _run(name: str, inputs: Any, env: Environment, product: LoadedProduct, *, runner: JobRunner, clock: Clock) -> Any:
+def purse_of(env: Environment, product: LoadedProduct, steps: tuple[Step, ...], *, runner: JobRunner) -> Purse:
+    """What a run of this chain may spend."""
+    stages = tuple(step.name for step in steps if VERBS[step.name].is_job)
+    return Purse(env, product, runner, is_release=steps is RELEASE, stages=stages)
+
+
+def _run(name: str, inputs: Any, env: Environment, product: LoadedProduct, *, purse: Purse, clock: Clock) -> Any:
     if not VERBS[name].is_job:
         return run_in_place(name, inputs, product=product, env=env)
-    jobs = env.jobs
-    job_id = runner.submit(job_spec(name, inputs))
-    text = wait_for(runner, job_id, clock=clock, poll_s=jobs.poll_s, max_seconds=jobs.max_seconds, on_log=LOG.debug)
+    admission = purse.admit(job_spec(name, inputs), now_s=clock.now_s())
+    if admission.refused is not None:
+        return admission.refused
+    runner, longest_s = purse.runner, admission.spec.max_seconds
+    job_id = runner.submit(admission.spec)
+    text = wait_for(runner, job_id, clock=clock, poll_s=env.jobs.poll_s, max_seconds=longest_s, on_log=LOG.debug)
+    purse.settle(admission.spec)
     return parse_outputs(name, text)

@@ -53,6 +53,33 @@ def test_inputs_that_do_not_fit_are_refused_in_one_line(text: str, capsys: pytes
     assert capsys.readouterr().err.startswith("ConfigError: inputs of ingest are not usable")
 
 
+@pytest.mark.parametrize("command", ["up", "run", "release", "replay", "drill", "rollback"])
+@pytest.mark.usefixtures("at_home")
+def test_a_product_that_is_not_there_starts_nothing(
+    command: str, env: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert entry.main([command, "--product", "flight"]) == entry.EXIT_REFUSED
+    assert "product 'flight' is not in" in capsys.readouterr().err
+    assert not (env.home / "run").exists()
+
+
+def test_a_file_of_inputs_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert entry.main(["ingest", "--inputs-file", str(tmp_path / "none.json")]) == entry.EXIT_REFUSED
+    assert "none.json does not exist; name a file" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("at_home")
+def test_a_home_that_cannot_be_written_is_told_in_one_line(
+    env: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    env.home.parent.mkdir(parents=True, exist_ok=True)
+    env.home.write_text("a file where the home should be")
+    assert entry.main(["ingest", "--inputs", INPUTS]) == entry.EXIT_FAILED
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith("NotADirectoryError: [Errno 20]")
+    assert str(env.home) in told
+
+
 @pytest.mark.usefixtures("at_home")
 @pytest.mark.parametrize(
     ("error", "code"), [(DataError("bad bytes"), entry.EXIT_REFUSED), (Unavailable("silent"), entry.EXIT_FAILED)]

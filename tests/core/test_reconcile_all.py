@@ -37,6 +37,14 @@ def test_a_landed_batch_nobody_monitored_is_announced_ever_more_seldom(
     assert rounds[1] == [{"batch_id": "2013-04-08", "start": "2013-04-08T00:00:00Z", "end": "2013-04-15T00:00:00Z"}]
 
 
+def test_batches_of_an_earlier_clock_do_not_keep_the_others_waiting(env: Environment, flights: LoadedProduct) -> None:
+    storage, layout = LocalStorage(), Layout(env.store_root, "flights")
+    for batch_id in ("2013-04-02", "2013-04-08"):  # a Tuesday, when batches were days; a Monday
+        storage.create(layout.ledger_entry(batch_id), b"{}")
+    rounds = [reconcile.unmonitored_batches(env, flights) for _ in range(2)]
+    assert [found["batch_id"] for found in rounds[1]] == ["2013-04-08"]
+
+
 def test_a_request_file_that_started_nothing_is_announced_until_a_release_claims_it(
     env: Environment, flights: LoadedProduct
 ) -> None:
@@ -46,6 +54,16 @@ def test_a_request_file_that_started_nothing_is_announced_until_a_release_claims
     assert reconcile.unclaimed_requests(env, flights) == []
     assert reconcile.unclaimed_requests(env, flights) == [request]
     LocalStorage().create(Layout(env.store_root, "flights").claim("a" * 64), b"{}")
+    assert [reconcile.unclaimed_requests(env, flights) for _ in range(4)] == [[]] * 4
+
+
+def test_a_request_file_with_an_answer_is_not_announced_again(env: Environment, flights: LoadedProduct) -> None:
+    layout = Layout(env.store_root, "flights")
+    for digest, answer in (("a" * 64, layout.refusal("a" * 64)), ("b" * 64, layout.decision("b" * 64))):
+        request = {"evidence_digest": digest, "as_of": "", "reason": "request file x.json"}
+        mark = join(reconcile.drop_folder(env, "flights"), reconcile.TAKEN, f"{digest}.json")
+        LocalStorage().create(mark, json.dumps(request).encode())
+        LocalStorage().create(answer, b"{}")
     assert [reconcile.unclaimed_requests(env, flights) for _ in range(4)] == [[]] * 4
 
 

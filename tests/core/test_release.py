@@ -69,6 +69,12 @@ class ReplayRunner:
     def read_log(self, job_id: str, offset: int) -> tuple[str, int]:
         return "", offset
 
+    def attempts(self, key: str) -> tuple[str, ...]:
+        return (key,) if key in self._results else ()
+
+    def usage(self, job_id: str) -> None:
+        return None
+
     def cancel(self, job_id: str) -> None:
         del self._results[job_id]
 

@@ -1,7 +1,8 @@
 """What happened, read back from Airflow, the release document and the store: no memory of its own."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 from clearway.contracts.release_document import HistoryEntry, Outcome, ReleaseDocument
@@ -144,3 +145,38 @@ def times_of(releases: tuple[Release, ...], played: list[Played], *, healthy_s: 
         week_max_s=max(weeks, default=None),
         retraining_release_max_s=max(retrainings, default=None),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """Seconds that one part of closing the loop took: median and 95th percentile over `num` retrainings."""
+
+    name: str
+    num: int
+    p50_s: float
+    p95_s: float
+
+
+WATCHED, CLOSED = "landed, predicted, judged", "drift visible → new champion serves"
+
+
+def closing_of(releases: tuple[Release, ...], played: list[Played]) -> tuple[Span, ...]:
+    """From the batch whose drift led to a retraining to the promoted model, by stage; the whole comes last.
+
+    What lies between the stages (Airflow's own seconds) is in the whole only.
+    """
+    by_run = {release.run_id: release for release in releases}
+    closed = [(week, by_run[week.released]) for week in played if week.closed_s is not None and week.released in by_run]
+    if not closed:
+        return ()
+    spans = [_span(WATCHED, [week.seconds for week, _ in closed])]
+    for name in STAGES:
+        found = [s.seconds for _, release in closed for s in release.stages if s.name == name and s.seconds is not None]
+        if found:
+            spans.append(_span(name, found))
+    return (*spans, _span(CLOSED, [week.closed_s for week, _ in closed if week.closed_s is not None]))
+
+
+def _span(name: str, seconds: Sequence[float]) -> Span:
+    high = quantiles(seconds, n=20, method="inclusive")[-1] if len(seconds) > 1 else seconds[0]
+    return Span(name=name, num=len(seconds), p50_s=median(seconds), p95_s=high)

@@ -29,10 +29,11 @@ class Component:
     stop_signal: signal.Signals = signal.SIGTERM
 
 
-def components(*, ports: Ports, paths: StackPaths, product: str) -> tuple[Component, ...]:
+def components(*, ports: Ports, paths: StackPaths, product: str, has_local_jobs: bool = True) -> tuple[Component, ...]:
     """All components, slowest first: they start at the same time on few cores."""
     python = (sys.executable, "-m")
     airflow = (*python, "airflow")
+    warm = Component(name="warm-worker", command=(*python, "clearway", "warm-worker"), is_needed=False)
     return (
         Component(name="mlflow", command=_mlflow(ports=ports, paths=paths)),
         Component(
@@ -60,7 +61,7 @@ def components(*, ports: Ports, paths: StackPaths, product: str) -> tuple[Compon
             needs_database=True,
             stop_signal=signal.SIGINT,
         ),
-        Component(name="warm-worker", command=(*python, "clearway", "warm-worker"), is_needed=False),
+        *([warm] if has_local_jobs else []),
     )
 
 

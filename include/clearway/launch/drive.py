@@ -14,7 +14,7 @@ from clearway.contracts.rollout import ALL_TRAFFIC_PCT
 from clearway.infra.endpoint import open_endpoint
 from clearway.infra.environment import Environment
 from clearway.infra.release_store import open_release_store
-from clearway.launch.account import makers_of, read_releases, times_of
+from clearway.launch.account import closing_of, makers_of, read_releases, times_of
 from clearway.launch.airflow_api import AirflowApi
 from clearway.launch.drill import Drilled, drill
 from clearway.launch.example_request import try_example
@@ -30,7 +30,6 @@ from clearway.product import LoadedProduct
 
 # The DAG processor looks for files every few seconds; its first parse imports Airflow once more.
 DAGS_TIMEOUT_S = 90.0
-VERBS = ("ingest", "release", "monitor")
 
 
 class Driver:
@@ -51,7 +50,8 @@ class Driver:
 
     def _wait_for_dags(self) -> None:
         deadline = monotonic() + DAGS_TIMEOUT_S
-        missing = {f"{self.product.name}_{verb}" for verb in VERBS}
+        verbs = ("ingest", "release", "monitor") if self.product.spec.label else ("ingest", "release")
+        missing = {f"{self.product.name}_{verb}" for verb in verbs}
         while missing := {d for d in missing if not self.api.has_dag(d)}:
             if monotonic() > deadline:
                 errors = "\n".join(self.api.import_errors()) or "no import errors are reported"
@@ -75,6 +75,9 @@ class Driver:
     def play(self, *, weeks: int | None, skip: int = 0) -> list[Played]:
         """Play batches until `is_enough`; the first `skip` after the first release's data are not played."""
         spec, played = self.product.spec, list[Played]()
+        if spec.label is None:
+            self.view.say(f"No {spec.batch.every} is played: {spec.name} has no label, so its batches are not watched.")
+            return played
         for batch_id in islice(batch_ids(spec.batch, first_end=spec.release.first_end), skip, None):
             if is_enough(played, weeks=weeks):
                 break
@@ -125,6 +128,7 @@ class Driver:
             "weeks": to_jsonable(played),
             "drills": to_jsonable(tuple(drilled)),
             "times": {**times, "total_s": round(total_s, 1)},
+            "closing": to_jsonable(closing_of(releases, played)),
             "planted": [fault] if fault else [],
             "stack": summarise_stack(state, is_new=False),
         }

@@ -10,6 +10,7 @@ from clearway.contracts.errors import ConfigError
 LOOPBACK = "127.0.0.1"
 # How far above a wanted port a free one is looked for.
 SEARCH_SPAN = 50
+MAX_PORT = 65535
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,12 +36,14 @@ def is_free(port: int) -> bool:
 def choose_ports(wanted: Ports, *, is_free: Callable[[int], bool] = is_free) -> tuple[Ports, tuple[str, ...]]:
     """Wanted ports, each replaced by the next free one if it is taken, and a sentence per replacement.
 
-    Raises: ConfigError if nothing is free within SEARCH_SPAN of a wanted port.
+    Raises: ConfigError if a wanted port is none, or nothing is free within SEARCH_SPAN of it.
     """
     chosen: dict[str, int] = {}
     notes = []
     for name, port in dataclasses.asdict(wanted).items():
-        candidates = range(port, min(port + SEARCH_SPAN, 65536))
+        if not 0 < port <= MAX_PORT:
+            raise ConfigError(f"--{name}-port {port} is no port; allowed: 1 to {MAX_PORT}")
+        candidates = range(port, min(port + SEARCH_SPAN, MAX_PORT + 1))
         found = next((p for p in candidates if p not in chosen.values() and is_free(p)), None)
         if found is None:
             raise ConfigError(f"no free port for {name} in {port} to {port + SEARCH_SPAN - 1}; pass --{name}-port")

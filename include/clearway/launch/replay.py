@@ -36,6 +36,7 @@ class Played:
         retrain: whether monitor asked for a retraining.
         released: run id of the release that followed, or "".
         is_promoted: whether that release's model took the traffic.
+        closed_s: seconds from asking for ingest to the end of that release; None unless it was promoted.
     """
 
     batch_id: str
@@ -44,6 +45,7 @@ class Played:
     retrain: bool = False
     released: str = ""
     is_promoted: bool = False
+    closed_s: float | None = None
 
 
 def batch_ids(batch: Batch, *, first_end: datetime) -> Iterator[str]:
@@ -97,13 +99,15 @@ class Loop:
             return Played(batch_id=batch_id, is_landed=False, seconds=seconds)
         releases = [r for m in monitors for r in self._follow(m, self._dag("release"))]
         released = releases[-1] if releases else None
+        is_promoted = released is not None and self.is_promoted(released)
         return Played(
             batch_id=batch_id,
             is_landed=True,
             seconds=seconds,
             retrain=bool(releases),
             released=released.run_id if released else "",
-            is_promoted=released is not None and self.is_promoted(released),
+            is_promoted=is_promoted,
+            closed_s=_span_s(ingest, *monitors, *releases) if is_promoted else None,
         )
 
     def is_promoted(self, release: Run) -> bool:

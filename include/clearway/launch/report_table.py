@@ -26,8 +26,7 @@ MEMORY_BUDGET_MIB = 4096
 
 def render_account(result: dict[str, Any]) -> str:
     """Releases, their stages, times and memory, and where to look."""
-    width = max(MIN_WIDTH, shutil.get_terminal_size((MIN_WIDTH, 40)).columns)
-    console = Console(file=io.StringIO(), width=width, highlight=False, color_system=None)
+    console = new_console(max(MIN_WIDTH, shutil.get_terminal_size((MIN_WIDTH, 40)).columns))
     for fault in result.get("planted", []):
         console.print(f"PLANTED FAULT: {fault['fault']} in every batch from {fault['from']} on.", markup=False)
     console.print(_releases(result["releases"]))
@@ -37,21 +36,33 @@ def render_account(result: dict[str, Any]) -> str:
             console.print(f"{release['run_id']}: {release['outcome']}: {release['reason']}", markup=False)
     if result.get("drills"):
         console.print(_drills(result["drills"]))
+    if result.get("closing"):
+        console.print(_closing(result["closing"]))
     if "times" in result:
         console.print(_times(result))
     for line in where_to_look(result):
         console.print(line, markup=False, soft_wrap=True)
+    return text_of(console)
+
+
+def new_console(width: int) -> Console:
+    """One that keeps what is printed, without colours."""
+    return Console(file=io.StringIO(), width=width, highlight=False, color_system=None)
+
+
+def text_of(console: Console) -> str:
+    """What was printed on a `new_console`."""
     file = console.file
     assert isinstance(file, io.StringIO)
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
 
 
-def _table(title: str) -> Table:
+def new_table(title: str) -> Table:
     return Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
 
 
 def _releases(releases: list[dict[str, Any]]) -> Table:
-    table = _table("Releases, and how their models did on the rows they served")
+    table = new_table("Releases, and how their models did on the rows they served")
     for name in ("#", "trigger", "as of", "outcome", "champion"):
         table.add_column(name, no_wrap=True)
     for name in ("weeks", "rows", "AUC", "LightGBM", "log-loss", "LightGBM"):
@@ -78,7 +89,7 @@ def _served(served: dict[str, Any] | None) -> tuple[str, ...]:
 
 
 def _stages(releases: list[dict[str, Any]]) -> Table:
-    table = _table("Stages: verdict and seconds")
+    table = new_table("Stages: verdict and seconds")
     table.add_column("stage")
     names: dict[str, None] = {}
     for number, release in enumerate(releases, 1):
@@ -96,7 +107,7 @@ def _stage_cell(stage: dict[str, Any] | None) -> str:
 
 
 def _drills(drills: list[dict[str, Any]]) -> Table:
-    table = _table("Bad models planted at the end, each a copy of the champion with one defect")
+    table = new_table("Bad models planted at the end, each a copy of the champion with one defect")
     table.add_column("defect")
     table.add_column("outcome")
     table.add_column("its requests", justify="right")
@@ -110,8 +121,18 @@ def _drills(drills: list[dict[str, Any]]) -> Table:
     return table
 
 
+def _closing(spans: list[dict[str, Any]]) -> Table:
+    table = new_table(f"From drift to a new champion, {spans[-1]['num']} times")
+    table.add_column("what")
+    table.add_column("median", justify="right")
+    table.add_column("95th percentile", justify="right")
+    for span in spans:
+        table.add_row(span["name"], _seconds(span["p50_s"]), _seconds(span["p95_s"]))
+    return table
+
+
 def _times(result: dict[str, Any]) -> Table:
-    table = _table("Times and memory")
+    table = new_table("Times and memory")
     table.add_column("what")
     table.add_column("measured", justify="right")
     table.add_column("budget on 2 cores", justify="right")

@@ -6,6 +6,7 @@ A copy's golden answers are its own, as those of a model trained wrongly would b
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from clearway.contracts.errors import ConfigError
 from clearway.contracts.refs import ModelRef
 from clearway.deploy.controls import Controls
 
@@ -40,6 +41,10 @@ def sabotage(controls: Controls, *, uri: str, digest: str, defect: Defect) -> Mo
     )
 
     good = open_package(controls.storage, uri, digest, key_folder=controls.key_folder)
+    if MODEL not in good.files:
+        raise ConfigError(
+            f"model {digest} is of kind {good.kind!r}; a drill spoils ONNX graphs, which tabular ones have"
+        )
     rows, scores = good.golden["rows"], good.golden["scores"]
     limit = sorted(scores)[len(scores) // 2]
     if defect is Defect.CRASHING:

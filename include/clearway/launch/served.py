@@ -50,9 +50,14 @@ class Served:
 
 
 def measure_served(env: Environment, product: LoadedProduct, *, releases: dict[str, str]) -> dict[str, Served]:
-    """Service of every model in the prediction log, by digest; `releases`: model digest → release that made it."""
+    """Service of every model in the prediction log, by digest; `releases`: model digest → release that made it.
+
+    Of a product without a label nothing is known.
+    """
     import pyarrow.compute as pc  # noqa: PLC0415
 
+    if product.spec.label is None:
+        return {}
     storage, layout = open_storage(env.store_root), Layout(env.store_root, product.name)
     batch_ids = landed_batches(storage, layout)
     log = _log_with_labels(storage, layout, product, batch_ids)

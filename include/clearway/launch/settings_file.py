@@ -11,7 +11,7 @@ import pydantic
 import yaml
 
 from clearway.contracts.errors import ConfigError
-from clearway.devices.sharing import pool_of
+from clearway.devices.want import pool_of
 from clearway.infra.environment import Devices, Environment
 from clearway.launch.paths import StackPaths
 

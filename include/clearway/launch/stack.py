@@ -16,6 +16,7 @@ from clearway.infra.clock import SystemClock
 from clearway.infra.environment import Endpoint, Environment, Tracking, project_root
 from clearway.launch import process
 from clearway.launch.airflow_env import STACK_MARK, airflow_env
+from clearway.launch.components import components
 from clearway.launch.paths import StackPaths
 from clearway.launch.ports import Ports, choose_ports
 from clearway.launch.secret_keys import load_secret_keys
@@ -84,11 +85,12 @@ def supervise(env: Environment, wish: StackWish, *, on_change: OnChange) -> int 
         for note in notes:
             logger.warning("%s", note)
         variables = _child_variables(paths, ports)
+        wanted = components(ports=ports, paths=paths, product=wish.product, has_local_jobs=env.jobs.kind == "local")
         supervisor = Supervisor(
+            wanted,
             paths=paths,
             ports=ports,
             env=variables,
-            product=wish.product,
             notes=notes,
             clock=SystemClock(),
             on_change=on_change,
@@ -106,14 +108,15 @@ def ensure_stack(env: Environment, wish: StackWish, *, on_change: OnChange) -> t
     """The ready stack and whether this call started it. Raises: Unavailable if it does not become healthy."""
     paths = stack_paths(env)
     paths.make()
-    is_new = not is_running(paths)
-    child = _spawn_supervisor(env, wish, paths) if is_new else None
+    child = None if is_running(paths) else _spawn_supervisor(env, wish, paths)
     try:
-        return _wait_ready(paths, child, on_change=on_change), is_new
+        state = _wait_ready(paths, child, on_change=on_change)
     except BaseException:
-        if is_new:
+        found = _state_of_the_living(paths)
+        if child is not None and (found is None or found.supervisor_pid == child.pid):
             stop_stack(env, on_change=on_change)
         raise
+    return state, child is not None and state.supervisor_pid == child.pid
 
 
 def _spawn_supervisor(env: Environment, wish: StackWish, paths: StackPaths) -> subprocess.Popen[bytes]:
@@ -137,7 +140,8 @@ def _wait_ready(paths: StackPaths, child: subprocess.Popen[bytes] | None, *, on_
         if state is not None and state.phase is Phase.READY:
             return state
         no_sign = state is None and monotonic() - begin_s > FIRST_SIGN_TIMEOUT_S
-        if no_sign or (child is not None and child.poll() is not None):
+        has_ended = child is not None and child.poll() is not None
+        if no_sign or (has_ended and not is_running(paths)):  # one that ended because of another's lock has a stack
             break
         sleep(POLL_S)
     raise Unavailable(

@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from subprocess import Popen
 from time import monotonic
@@ -13,7 +13,7 @@ import httpx
 
 from clearway.infra.clock import Clock
 from clearway.launch import process
-from clearway.launch.components import STOP_ORDER, Component, components
+from clearway.launch.components import STOP_ORDER, Component
 from clearway.launch.database import is_migrated, mark_migrated, migrate_command
 from clearway.launch.health import PROBE_TIMEOUT_S, Reading, read_health
 from clearway.launch.memory import pss_bytes
@@ -64,17 +64,17 @@ class Supervisor:
 
     def __init__(
         self,
+        wanted: Sequence[Component],
         *,
         paths: StackPaths,
         ports: Ports,
         env: Mapping[str, str],
-        product: str,
         notes: tuple[str, ...],
         clock: Clock,
         on_change: Callable[[StackState], None],
     ) -> None:
         self._paths, self._env, self._clock, self._on_change = paths, dict(env), clock, on_change
-        self._children = [Child(component=c) for c in components(ports=ports, paths=paths, product=product)]
+        self._children = [Child(component=c) for c in wanted]
         self._stop = threading.Event()
         self._begin_s = monotonic()
         self._migration: Popen[bytes] | None = None

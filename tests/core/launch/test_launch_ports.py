@@ -34,6 +34,12 @@ def test_nothing_free_is_refused_with_the_option_to_use() -> None:
         choose_ports(Ports(), is_free=lambda _: False)
 
 
+@pytest.mark.parametrize("port", [-5, 0, 65536, 99999])
+def test_a_number_that_is_no_port_is_refused(port: int) -> None:
+    with pytest.raises(ConfigError, match=f"--mlflow-port {port} is no port; allowed: 1 to 65535"):
+        choose_ports(Ports(mlflow=port))
+
+
 def test_a_listening_socket_makes_its_port_taken() -> None:
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))

@@ -21,7 +21,7 @@ PARENT = SLEEPER + "; print('up', flush=True); time.sleep(60)"
 def start(code: str, tmp_path: Path) -> "process.subprocess.Popen[bytes]":
     log = tmp_path / "log"
     child = process.start((sys.executable, "-c", code), env=os.environ, log=log, cwd=tmp_path)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not log.read_text(encoding="utf-8") and time.monotonic() < deadline:
         time.sleep(0.02)
     return child
@@ -31,7 +31,7 @@ def start(code: str, tmp_path: Path) -> "process.subprocess.Popen[bytes]":
 def test_a_polite_child_leaves_at_the_first_signal(tmp_path: Path, number: signal.Signals) -> None:
     child = start(POLITE, tmp_path)
     child.send_signal(number)
-    assert process.wait_or_kill(child, timeout_s=10)
+    assert process.wait_or_kill(child, timeout_s=60)
 
 
 def test_a_stubborn_child_is_killed(tmp_path: Path) -> None:
@@ -45,8 +45,8 @@ def test_grandchildren_go_with_their_group(tmp_path: Path) -> None:
     child = start(PARENT, tmp_path)
     (grandchild,) = psutil.Process(child.pid).children()
     child.terminate()
-    process.wait_or_kill(child, timeout_s=10)
-    grandchild.wait(timeout=5)
+    process.wait_or_kill(child, timeout_s=60)
+    grandchild.wait(timeout=60)
     assert not grandchild.is_running()
 
 
@@ -54,9 +54,9 @@ def test_end_all_counts_those_that_had_to_be_killed(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     polite = start(POLITE, tmp_path)
     stubborn = start(STUBBORN, tmp_path / "b")
-    assert process.end_all([psutil.Process(polite.pid), psutil.Process(stubborn.pid)], timeout_s=1.0) == 1
+    assert process.end_all([psutil.Process(polite.pid), psutil.Process(stubborn.pid)], timeout_s=3.0) == 1
     for child in (polite, stubborn):
-        child.wait(5)
+        child.wait(60)
         assert not psutil.pid_exists(child.pid)
 
 

@@ -1,6 +1,6 @@
 """Which weeks are played, when it is enough, and how the loop follows what a batch causes."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
 
@@ -77,7 +77,8 @@ class FakeAirflow:
 
     def run(self, dag_id: str, run_id: str) -> Run:
         start = datetime(2026, 1, 1, tzinfo=UTC)
-        end = datetime(2026, 1, 1, 0, 0, 5 if dag_id.endswith("ingest") else 9, tzinfo=UTC)
+        seconds = {"ingest": 5, "monitor": 9, "release": 14}[dag_id.removeprefix("shop_")]
+        end = start + timedelta(seconds=seconds)
         state = "failed" if run_id in self.failed else "success"
         return Run(
             dag_id=dag_id,
@@ -131,6 +132,7 @@ def test_a_drifting_batch_is_followed_to_the_end_of_its_release(deploys: bool) -
     api = FakeAirflow({"replay-2013-04-01": LANDED, "m1": RETRAIN}, deploys=deploys)
     found = loop(api).batch("2013-04-01")
     assert (found.retrain, found.released, found.is_promoted) == (True, "r1", deploys)
+    assert found.closed_s == (14.0 if deploys else None)
 
 
 def test_a_refused_batch_starts_nothing() -> None:

@@ -13,7 +13,18 @@ from clearway.contracts.release_document import (
     finish_abort,
     promote,
 )
-from clearway.launch.account import Release, Stage, Times, makers_of, outcome_of, times_of
+from clearway.launch.account import (
+    CLOSED,
+    WATCHED,
+    Release,
+    Span,
+    Stage,
+    Times,
+    closing_of,
+    makers_of,
+    outcome_of,
+    times_of,
+)
 from clearway.launch.drill import Drilled
 from clearway.launch.replay import Played
 from clearway.launch.report_table import render_account
@@ -141,6 +152,40 @@ def test_times_count_landed_weeks_and_asset_triggered_releases() -> None:
     assert found == Times(
         healthy_s=20.0, first_release_s=61.2, week_median_s=10.0, week_max_s=12.0, retraining_release_max_s=50.0
     )
+
+
+def drifted(run_id: str, *, seconds: float, closed_s: float | None) -> Played:
+    return Played(
+        batch_id=run_id,
+        is_landed=True,
+        seconds=seconds,
+        retrain=True,
+        released=run_id,
+        is_promoted=closed_s is not None,
+        closed_s=closed_s,
+    )
+
+
+def test_closing_the_loop_counts_promoted_retrainings_only() -> None:
+    releases = tuple(release(run_id=f"r{i}", stages=stages(train="pass", deploy="pass")) for i in range(3))
+    weeks = [
+        Played(batch_id="quiet", is_landed=True, seconds=1.0),
+        drifted("r0", seconds=8.0, closed_s=60.0),
+        drifted("r1", seconds=10.0, closed_s=80.0),
+        drifted("r2", seconds=99.0, closed_s=None),
+    ]
+    found = {span.name: span for span in closing_of(releases, weeks)}
+    assert list(found) == [WATCHED, "train", "deploy", CLOSED]
+    assert found[WATCHED] == Span(name=WATCHED, num=2, p50_s=9.0, p95_s=pytest.approx(9.9))
+    assert found[CLOSED] == Span(name=CLOSED, num=2, p50_s=70.0, p95_s=pytest.approx(79.0))
+    text = render_account(account(*releases, closing=to_jsonable(tuple(found.values()))))
+    assert "From drift to a new champion, 2 times" in text
+    line = next(line for line in text.splitlines() if CLOSED in line)
+    assert ("70.0 s" in line, "79.0 s" in line) == (True, True)
+
+
+def test_without_a_retraining_nothing_is_said_of_closing_the_loop() -> None:
+    assert closing_of((release(),), [Played(batch_id="a", is_landed=True, seconds=8.0)]) == ()
 
 
 def test_a_release_that_went_back_made_no_model() -> None:

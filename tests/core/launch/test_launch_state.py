@@ -1,5 +1,6 @@
 """The state file and the lock that tell a second start about the first."""
 
+import fcntl
 import json
 import os
 import stat
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from clearway.launch import state
 from clearway.launch.paths import StackPaths
 from clearway.launch.ports import Ports
 from clearway.launch.secret_keys import load_secret_keys
@@ -73,6 +75,17 @@ def test_only_one_supervisor_holds_the_lock(paths: StackPaths) -> None:
             assert not second
         assert is_running(paths)
     assert not is_running(paths)
+
+
+def test_whoever_only_asks_keeps_no_supervisor_from_starting(
+    paths: StackPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (paths.run / "supervisor.lock").open("a") as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)
+        assert not is_running(paths), "two that ask do not take each other for a stack"
+        monkeypatch.setattr(state, "sleep", lambda _seconds: fcntl.flock(asking, fcntl.LOCK_UN))
+        with supervisor_lock(paths) as is_mine:
+            assert is_mine
 
 
 def test_the_lock_ends_with_a_killed_holder(paths: StackPaths) -> None:

@@ -13,6 +13,7 @@ from clearway.launch.stack import ensure_stack, running_stack, supervise
 from clearway.launch.state import StackState
 from clearway.launch.status_view import StatusView
 from clearway.launch.summary import render_stack, summarise_stack
+from clearway.product_yaml import find_product
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,9 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any] | None:
-    """Start, or find what runs."""
+    """Start, or find what runs. Raises: ConfigError for a product that is not there."""
     quiet_clients()
     env, wish = Environment.load(), stack_wish(args)
+    find_product(env.products, wish.product)
     with StatusView() as view:
         if args.detach:
             state, is_new = ensure_stack(env, wish, on_change=view.show)
