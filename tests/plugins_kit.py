@@ -5,7 +5,19 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+from clearway.contracts.codec import to_jsonable
+from clearway.contracts.refs import DatasetRef
+from clearway.contracts.verdict import Verdict
+from clearway.infra.clock import parse_instant
 from clearway.infra.jobs import JobSpec, JobState
+from clearway.preprocess.spec import Outputs as PreprocessOutputs
+from clearway.product import Product
+from clearway.release import release_request
+from clearway.tune.spec import Outputs as TuneOutputs
+from clearway.validate.spec import Outputs as ValidateOutputs
+
+DATA = DatasetRef(uri="file:///data", digest="a" * 64)
+PASSED = {"verdict": Verdict.PASS, "reason": "fine"}
 
 
 @dataclass
@@ -44,7 +56,8 @@ class FakeEvent:
     """One triggering asset event."""
 
     extra: dict[str, Any]
-    timestamp: int
+    timestamp: Any
+    asset: Any = field(default_factory=lambda: SimpleNamespace(name="flights_retrain"))
 
 
 class FakeJobs:
@@ -73,6 +86,12 @@ class FakeJobs:
     def read_log(self, job_id: str, offset: int) -> tuple[str, int]:
         return "", offset
 
+    def attempts(self, key: str) -> tuple[str, ...]:
+        return tuple(job_id for job_id in self.states if job_id.rpartition(".")[0] == key)
+
+    def usage(self, job_id: str) -> None:
+        return None
+
     def cancel(self, job_id: str, *, grace_s: float = 5.0) -> None:
         self.cancelled.append(job_id)
         self.states[job_id] = JobState.FAILED
@@ -90,3 +109,15 @@ def context_of(ti: FakeTi, task: Any, **more: Any) -> dict[str, Any]:
         "triggering_asset_events": {},
         **more,
     }
+
+
+def xcom_before_train(product: Product) -> dict[tuple[str, str], Any]:
+    """What the stages before `train` have left in a release's run."""
+    request = release_request(product, "r-1", as_of=parse_instant("2013-04-01"))
+    made = {
+        "preprocess": PreprocessOutputs(**PASSED, dataset=DATA, num_rows=9, num_labelled=8, num_batches_computed=1),
+        "validate": ValidateOutputs(**PASSED, receipt_uri="file:///receipt", report_uri="file:///page"),
+        "tune": TuneOutputs(**PASSED, num_trials=0, params={}),
+    }
+    returned = {(stage, "return_value"): to_jsonable(outputs) for stage, outputs in made.items()}
+    return {("ingest", "clearway_request"): to_jsonable(request)} | returned

@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 import clearway
-from clearway.devices.sharing import Want
+from clearway.devices.want import Want
 
 # Same clock as clearway.product.Batch.cron; a test holds them equal.
 CRON = {"day": "0 0 * * *", "week": "0 0 * * 1", "month": "0 0 1 * *", "quarter": "0 0 1 1,4,7,10 *"}
@@ -27,6 +27,7 @@ class Card:
         first: start of the first batch, UTC.
         last: start of the last one, or None for a source that goes on.
         schedule: cron expression of regular releases, or None.
+        has_label: whether batches can be watched.
         want: what tuning and training need of shared devices.
     """
 
@@ -39,6 +40,7 @@ class Card:
     first: datetime
     last: datetime | None
     schedule: str | None
+    has_label: bool
     want: Want
 
     @property
@@ -77,8 +79,12 @@ def read_card(path: Path) -> Card:
             first=_instant(raw["batch"]["first"]),
             last=_instant(raw["batch"]["last"]) if raw["batch"].get("last") else None,
             schedule=raw["release"].get("schedule"),
+            has_label="label" in raw,
             want=Want(
-                product=raw["name"], team=raw["owners"][0], risk_tier=raw["risk_tier"], **raw.get("resources", {})
+                product=raw["name"],
+                team=raw["owners"][0],
+                risk_tier=raw["risk_tier"],
+                **{key: value for key, value in raw.get("resources", {}).items() if key != "max_money"},
             ),
         )
     except (KeyError, TypeError, ValueError) as error:

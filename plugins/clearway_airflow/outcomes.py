@@ -22,6 +22,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from clearway.contracts.errors import ClearwayError
 from clearway.contracts.verdict import Verdict
 from clearway.release import stops
+from clearway_airflow import told
 from clearway_airflow.handoff import push_outputs
 
 
@@ -37,12 +38,17 @@ def advances(stage: str, outputs: Any) -> bool:
     return not stops(stage, outputs.verdict)
 
 
-def conclude(operator: Any, context: Context, outputs: Any) -> dict[str, Any]:
-    """Hand a stage's Outputs on, then let downstream tasks run or skip them. Returns what was handed on."""
+def conclude(operator: Any, context: Context, outputs: Any, *, is_told: bool = True) -> dict[str, Any]:
+    """Hand a stage's Outputs on, then let downstream tasks run or skip them. Returns what was handed on.
+
+    `is_told`: figures are published, and a person is told of what went wrong.
+    """
     stage, log = operator.stage, operator.log
     log.info("%s: %s: %s", stage, outputs.verdict.value, outputs.reason)
     does_advance = advances(stage, outputs)
     value = push_outputs(context, outputs)
+    if is_told:
+        told.outcome(operator, context, outputs, ends=not does_advance)
     if not does_advance:
         log.info("%s ends this run here; downstream tasks are skipped", stage)
         operator.skip(context["ti"], context["task"].get_flat_relatives(upstream=False))

@@ -1,6 +1,6 @@
 """What a DAG run is about, from whatever started it: a schedule, a person, a backfill or an asset event."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
@@ -14,6 +14,8 @@ from clearway.infra.storage import open_storage
 from clearway.product import LoadedProduct, Product
 from clearway.release import Request, batch_request, release_id, release_request
 
+# How the name of the asset ends whose events are requests, see assets.py.
+ARRIVALS = "_arrivals"
 # Runs that stand for an interval of the schedule; every other kind has no data interval.
 _CLOCKED = {"scheduled", "backfill"}
 
@@ -46,9 +48,13 @@ def leftover_batches(context: Context, request: Request) -> list[Mapping[str, An
     return [extra for batch_id, extra in sorted(waiting.items()) if batch_id != request.batch_id]
 
 
-def for_release(context: Context, product: LoadedProduct, env: Environment) -> Request:
-    """The release this run makes, with the evidence of every event that was merged into it."""
-    events = event_extras(context)
+def for_release(
+    context: Context, product: LoadedProduct, env: Environment, *, refused: Collection[str] = ()
+) -> Request:
+    """The release this run makes, with the evidence of every event that was merged into it, but of `refused` ones."""
+    # An event that was delayed or sent again comes after newer ones; one without a time asks for all that has landed.
+    events = [extra for extra in event_extras(context) if extra.get("evidence_digest") not in refused]
+    events.sort(key=lambda extra: extra.get("as_of") or "9999")
     newest: Mapping[str, Any] = events[-1] if events else {}
     text = newest.get("as_of") or _param(context, "as_of")
     if text:
@@ -67,6 +73,21 @@ def for_release(context: Context, product: LoadedProduct, env: Environment) -> R
     )
 
 
+def refusals(context: Context, product: LoadedProduct, env: Environment) -> dict[str, str]:
+    """Requests among the events of this run that the product's policy does not grant: digest to reason."""
+    from clearway.infra.clock import SystemClock  # noqa: PLC0415 - only a release needs the monitor's rules
+    from clearway.monitor.asked import read_request, refusal_of  # noqa: PLC0415
+
+    found = {}
+    for event in filter(_is_request, _events(context)):
+        request = read_request(_extra(event), day="")
+        if request.as_of:  # before anything is granted
+            release_request(product.spec, run_name(context), as_of=_instant(request.as_of))
+        if reason := refusal_of(env, product, request, now_s=SystemClock().now_s()):
+            found[request.digest] = reason
+    return found
+
+
 def newest_landed_end(product: Product, env: Environment) -> datetime:
     """End of the newest landed batch, and no earlier than the first release's data."""
     layout = Layout(env.store_root, product.name)
@@ -78,9 +99,28 @@ def newest_landed_end(product: Product, env: Environment) -> datetime:
 
 def event_extras(context: Context) -> Sequence[Mapping[str, Any]]:
     """Payloads of the asset events that started this run, oldest first; a watcher's are unwrapped."""
+    return [_extra(event) for event in _events(context)]
+
+
+def _events(context: Context) -> list[Any]:
     events = [event for group in (context.get("triggering_asset_events") or {}).values() for event in group]
-    extras = (event.extra or {} for event in sorted(events, key=lambda event: event.timestamp))
-    return [extra["payload"] if extra.get("from_trigger") else extra for extra in extras]
+    return sorted(events, key=lambda event: event.timestamp)
+
+
+def _extra(event: Any) -> Mapping[str, Any]:
+    """An event's payload; a request's with the digest that tells it from others."""
+    extra = event.extra or {}
+    payload: Mapping[str, Any] = extra["payload"] if extra.get("from_trigger") else extra
+    if not _is_request(event):
+        return payload
+    from clearway.monitor.asked import read_request  # noqa: PLC0415 - not for a batch
+
+    return {**payload, "evidence_digest": read_request(payload, day=f"{event.timestamp:%Y-%m-%d}").digest}
+
+
+def _is_request(event: Any) -> bool:
+    """Whether somebody asks; other events of a release tell of a decision."""
+    return str(event.asset.name).endswith(ARRIVALS)
 
 
 def _interval(context: Context, key: Literal["data_interval_start", "data_interval_end"]) -> datetime:

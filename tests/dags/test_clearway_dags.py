@@ -2,8 +2,8 @@
 
 import airflow_kit  # noqa: F401, I001 - sets AIRFLOW_HOME before Airflow is imported
 
-import os
 import shutil
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -16,13 +16,14 @@ from airflow.serialization.serialized_objects import DagSerialization
 from clearway_airflow.cards import read_cards
 from clearway_airflow.factory import build_dags
 
-from clearway.devices.sharing import pool_of
+from clearway.devices.want import pool_of
 from clearway.infra.environment import Environment, project_root
 from clearway.product import Batch, LoadedProduct
 from clearway.release import BATCH, RELEASE
 
 MAX_TASKS = 12
-MAX_CPU_MS = 50
+# Measured 0.04 (50 ms beside 1.2 s of CPU): a heavy package would at least double it.
+MAX_OF_AIRFLOW = 0.08
 PRODUCTS = project_root() / "include" / "products"
 KINDS = ("ingest", "release", "monitor", "rollback")
 
@@ -48,6 +49,11 @@ def test_every_product_gets_the_same_dags(dags: dict[str, DAG]) -> None:
     assert set(dags) == expected | {"clearway_reconcile"}
     for kind in KINDS:
         assert dags[f"flights_{kind}"].task_ids == dags[f"trains_{kind}"].task_ids
+
+
+def test_a_product_without_a_label_has_no_monitor() -> None:
+    found = {dag_id for dag_id in build_dags(project_root() / "tests" / "products") if dag_id.startswith("api_docs")}
+    assert found == {f"api_docs_{kind}" for kind in ("ingest", "release", "rollback")}
 
 
 def test_training_takes_turns_in_a_pool_that_the_settings_make(dags: dict[str, DAG], env: Environment) -> None:
@@ -117,6 +123,11 @@ def test_the_schedule_of_a_finished_source_ends(dags: dict[str, DAG], flights: L
     assert dags["flights_release"].end_date is None
 
 
+def test_what_the_trigger_forms_offer_is_what_they_take(dags: dict[str, DAG]) -> None:
+    offered = {i: dag.params.validate() for i, dag in dags.items()}
+    assert offered["flights_release"] == {"as_of": "", "approval": "default", "reason": ""}
+
+
 def test_the_trigger_form_refuses_what_is_no_date_or_approval(dags: dict[str, DAG]) -> None:
     params = dags["flights_release"].params
     for name, value in (("as_of", "soon"), ("as_of", "2013-04-01; drop"), ("approval", "yes")):
@@ -152,12 +163,12 @@ def test_an_unreadable_product_is_named(tmp_path: Path) -> None:
 
 IMPORT = """
 import sys, time
-import airflow.sdk
-known = set(sys.modules)
-sys.path[:0] = ["dags", "plugins"]
 begin = time.process_time()
+import airflow.sdk
+known, between = set(sys.modules), time.process_time()
+sys.path[:0] = ["dags", "plugins"]
 import clearway_dags
-print((time.process_time() - begin) * 1000)
+print((time.process_time() - between) / (between - begin))
 heavy = {"torch", "pyspark", "pandas", "great_expectations", "mlflow", "evidently", "boto3", "numpy", "pyarrow"}
 print(sorted(heavy & set(sys.modules) - known))
 """
@@ -165,16 +176,14 @@ print(sorted(heavy & set(sys.modules) - known))
 
 def _import_all_dags() -> tuple[float, str]:
     command = [sys.executable, "-c", IMPORT]
-    done = subprocess.run(
-        command, cwd=project_root(), env=os.environ, capture_output=True, text=True, check=True, timeout=60
-    )
-    cpu_ms, heavy = done.stdout.strip().splitlines()[-2:]
-    return float(cpu_ms), heavy
+    done = subprocess.run(command, cwd=project_root(), capture_output=True, text=True, check=True, timeout=60)
+    ratio, heavy = done.stdout.strip().splitlines()[-2:]
+    return float(ratio), heavy
 
 
 @pytest.mark.slow
 def test_importing_all_dags_costs_little_and_loads_nothing_heavy() -> None:
-    # Cores shared with other processes make CPU time look longer, never shorter: the least of several is the cost.
+    # Shared cores stretch both imports of a run alike, and their ratio little.
     runs = [_import_all_dags() for _ in range(5)]
     assert {heavy for _, heavy in runs} == {"[]"}
-    assert min(cpu_ms for cpu_ms, _ in runs) < MAX_CPU_MS
+    assert statistics.median(ratio for ratio, _ in runs) < MAX_OF_AIRFLOW

@@ -15,27 +15,21 @@ from airflow.sdk.exceptions import AirflowRescheduleException
 from airflow.serialization.serialized_objects import DagSerialization
 from clearway_airflow.device_priority import LOWEST_WEIGHT, DevicePriority
 from clearway_airflow.operators.stages import TrainOperator, TuneOperator
-from plugins_kit import FakeJobs, FakeTi, context_of
+from plugins_kit import PASSED, FakeJobs, FakeTi, context_of, xcom_before_train
 
 from clearway.contracts.codec import to_jsonable
-from clearway.contracts.refs import DatasetRef, ModelRef
-from clearway.contracts.verdict import Verdict
+from clearway.contracts.refs import ModelRef
 from clearway.devices.board import Board, folder_of
 from clearway.devices.priority import weight
-from clearway.devices.sharing import Ask, Want
+from clearway.devices.sharing import Ask
+from clearway.devices.want import Want
 from clearway.infra import jobs as jobs_module
-from clearway.infra.clock import parse_instant
 from clearway.infra.jobs import JobState
 from clearway.infra.storage import open_storage
-from clearway.preprocess.spec import Outputs as PreprocessOutputs
 from clearway.product import LoadedProduct
-from clearway.release import release_request
 from clearway.train.spec import Outputs as TrainOutputs
 from clearway.tune.spec import Outputs as TuneOutputs
-from clearway.validate.spec import Outputs as ValidateOutputs
 
-DATA = DatasetRef(uri="file:///data", digest="a" * 64)
-PASSED = {"verdict": Verdict.PASS, "reason": "fine"}
 WANT = Want(product="flights", team="ops", risk_tier="medium", is_preemptible=True)
 URGENT = Ask(id="urgent", task=("d", "r", "t"), product="u", team="u", slots=1, priority=1.0, asked_s=0.0)
 
@@ -74,15 +68,7 @@ def board(tmp_path: Path) -> Board:
 @pytest.fixture
 def run(flights: LoadedProduct) -> Callable[..., Any]:
     """Execute a task whose XCom is as it is when `train` begins."""
-    ti = Ti()
-    request = release_request(flights.spec, "r-1", as_of=parse_instant("2013-04-01"))
-    ti.xcom["ingest", "clearway_request"] = to_jsonable(request)
-    made = {
-        "preprocess": PreprocessOutputs(**PASSED, dataset=DATA, num_rows=9, num_labelled=8, num_batches_computed=1),
-        "validate": ValidateOutputs(**PASSED, receipt_uri="file:///receipt", report_uri="file:///page"),
-        "tune": TuneOutputs(**PASSED, num_trials=0, params={}),
-    }
-    ti.xcom |= {(stage, "return_value"): to_jsonable(outputs) for stage, outputs in made.items()}
+    ti = Ti(xcom=xcom_before_train(flights.spec))
     contexts: dict[str, Any] = {}
 
     def execute(task: Any) -> Any:

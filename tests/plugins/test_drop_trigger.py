@@ -9,7 +9,11 @@ from typing import Any
 
 import pytest
 from airflow.triggers.base import TriggerEvent
+from aws_kit import Trouble, at_endpoint, front, make_bucket
 from clearway_airflow.triggers import drop
+
+from clearway.infra.aws import client as client_module
+from clearway.infra.storage import join, open_storage
 
 
 @pytest.fixture
@@ -81,3 +85,38 @@ def test_the_triggerer_can_make_it_from_its_serialised_form() -> None:
     module, _, name = path.rpartition(".")
     again = getattr(importlib.import_module(module), name)(**kwargs)
     assert (again.product, again.poll_s) == ("flights", 3.0)
+
+
+@pytest.fixture
+def bucket_folder(aws: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    root = f"s3://{make_bucket()}/store"
+    monkeypatch.setenv("CLEARWAY__HOME", str(tmp_path))
+    monkeypatch.setenv("CLEARWAY__STORAGE__ROOT", root)
+    return join(root, "drop", "flights")
+
+
+async def first_event() -> TriggerEvent:
+    async for event in drop.DropTrigger(product="flights", poll_s=0.01).run():
+        return event
+    raise AssertionError("the watcher ended")
+
+
+@pytest.mark.slow
+def test_a_key_that_appears_in_the_bucket_asks_once(bucket_folder: str) -> None:
+    open_storage(bucket_folder).write(join(bucket_folder, "go.json"), b'{"as_of": "2013-05-06"}')
+    request = asyncio.run(first_event()).payload
+    assert request["as_of"] == "2013-05-06"
+    drop.mark_taken("flights", request)
+    assert drop.new_requests("flights") == []
+
+
+@pytest.mark.slow
+def test_a_watcher_outlives_a_bucket_that_does_not_answer(
+    bucket_folder: str, aws: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_storage(bucket_folder).write(join(bucket_folder, "go.json"), b"{}")
+    monkeypatch.setattr(client_module, "MAX_ATTEMPTS", 1)
+    trouble = Trouble(plan=lambda number: "break" if number < 3 else "")
+    with front(aws, trouble) as endpoint:
+        for _ in at_endpoint(endpoint, monkeypatch):
+            assert asyncio.run(first_event()).payload["reason"] == "request file go.json"

@@ -3,6 +3,7 @@
 import httpx
 import pytest
 
+import http_kit
 import pages_kit
 from clearway.contracts.release_document import ReleaseDocument
 from clearway.infra.environment import Environment
@@ -32,7 +33,7 @@ def base():
 
 def send(base, changes, headers, dag_id="flights_release"):
     form = {name: value for name, value in (FORM | changes).items() if value is not None}
-    return httpx.post(f"{base}/rollouts/{dag_id}/orders", data=form, headers=headers).status_code
+    return http_kit.post(f"{base}/rollouts/{dag_id}/orders", data=form, headers=headers).status_code
 
 
 def own(base):
@@ -88,7 +89,7 @@ def test_an_order_that_is_not_whole_does_nothing(base, store, changes, dag_id, s
 
 
 def test_the_page_says_which_script_may_run_and_forbids_the_rest(base, store):
-    answer = httpx.get(f"{base}/serving")
+    answer = http_kit.get(f"{base}/serving")
     assert answer.status_code == httpx.codes.OK
     policy = answer.headers["content-security-policy"]
     assert "default-src 'none'" in policy

@@ -7,12 +7,13 @@ from urllib.parse import quote
 import httpx
 import pytest
 
+import http_kit
 import pages_kit
 from clearway.contracts.release_document import ReleaseDocument
 from clearway.contracts.rollout import Rollout
 from clearway.deploy.history import keep_history, name_of, past_names, read_endings, release_of
 from clearway.infra.environment import Environment
-from clearway.infra.layout import Layout
+from clearway.infra.layout import STORY, Layout
 from clearway.infra.release_store import open_release_store
 from clearway.infra.storage import open_storage
 from clearway_airflow.ui.past_view import release_page, releases_page
@@ -122,7 +123,7 @@ def kept(env, monkeypatch):
 
 
 def test_turning_pages_shows_every_release_once(base, kept):
-    pages = [httpx.get(f"{base}/releases/flights_release?page={n}").text for n in (1, 2, 3)]
+    pages = [http_kit.get(f"{base}/releases/flights_release?page={n}").text for n in (1, 2, 3)]
     counts = [sum(html.count(f'/release-{n}"') for html in pages) for n in range(NUM_RELEASES)]
     assert counts == [1] * NUM_RELEASES
     assert "page 2 of 3, 45 releases and orders" in pages[1]
@@ -130,26 +131,37 @@ def test_turning_pages_shows_every_release_once(base, kept):
 
 
 def test_a_past_release_is_drawn_from_its_record(base, kept):
-    html = httpx.get(f"{base}/releases/flights_release/release-5").text
+    html = http_kit.get(f"{base}/releases/flights_release/release-5").text
     assert "Failed answers: candidate less champion" in html
-    assert httpx.get(f"{base}/releases/flights_release/release-6").status_code == httpx.codes.OK
+    assert http_kit.get(f"{base}/releases/flights_release/release-6").status_code == httpx.codes.OK
 
 
 @pytest.mark.parametrize(
     "release_id", ["release-99", "..", "../release-5", "..%2f..%2fmodels", "%00", "release-5%2f.."]
 )
 def test_a_release_that_is_not_on_record_is_not_looked_for(base, kept, release_id):
-    answer = httpx.get(f"{base}/releases/flights_release/{quote(release_id, safe='%')}")
+    answer = http_kit.get(f"{base}/releases/flights_release/{quote(release_id, safe='%')}")
     assert answer.status_code in {httpx.codes.NOT_FOUND, httpx.codes.METHOD_NOT_ALLOWED}
+
+
+def test_the_policies_page_is_linked_once_it_is_there(base, kept):
+    link = 'href="/clearway/stories/flights_release"'
+    assert link not in http_kit.get(f"{base}/releases/flights_release").text
+    assert http_kit.get(f"{base}/stories/flights_release").status_code == httpx.codes.NOT_FOUND
+    open_storage(kept.store_root).write(Layout(kept.store_root, "flights").backtest(STORY), b"<p>the past</p>")
+    assert link in http_kit.get(f"{base}/releases/flights_release").text
+    page = http_kit.get(f"{base}/stories/flights_release")
+    assert page.text == "<p>the past</p>"
+    assert page.headers["Content-Security-Policy"].startswith("sandbox")
 
 
 @pytest.mark.parametrize("dag_id", ["flights", "flights_monitor", "unknown_release"])
 def test_another_dag_is_no_product(base, kept, dag_id):
-    assert httpx.get(f"{base}/releases/{dag_id}").status_code == httpx.codes.NOT_FOUND
+    assert http_kit.get(f"{base}/releases/{dag_id}").status_code == httpx.codes.NOT_FOUND
 
 
 def test_the_record_is_the_one_that_the_stage_writes(kept):
     layout = Layout(kept.store_root, "flights")
-    record = json.loads(open_storage(kept.store_root).read(layout.release("release-5", "rollout.json")))
+    record = json.loads(open_storage(kept.store_root).read(layout.rollout_record("release-5")))
     assert set(record) == {"phase", "reason", "rollout"}
     assert {field.name for field in dataclasses.fields(Rollout)} == set(record["rollout"])

@@ -4,6 +4,7 @@ import airflow_kit  # noqa: F401, I001 - sets AIRFLOW_HOME before Airflow is imp
 
 import asyncio
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,27 +14,21 @@ from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, DownstreamTasksSkipped, TaskDeferred
 from clearway_airflow.operators.stages import EvaluateOperator, MonitorOperator, TrainOperator, ValidateOperator
 from clearway_airflow.triggers.job_ended import JobEnded
-from plugins_kit import FakeJobs, FakeTi, context_of
+from plugins_kit import DATA, FakeJobs, FakeTi, context_of, xcom_before_train
 
 from clearway.contracts.codec import to_jsonable
 from clearway.contracts.errors import DataError, Unavailable
-from clearway.contracts.refs import DatasetRef, ModelRef
+from clearway.contracts.refs import ModelRef
 from clearway.contracts.verdict import Verdict
-from clearway.devices.sharing import Want
+from clearway.devices.want import Want
 from clearway.infra import jobs as jobs_module
-from clearway.infra.clock import parse_instant
+from clearway.infra.environment import project_root
 from clearway.infra.jobs import JobState
 from clearway.monitor.spec import Outputs as MonitorOutputs
-from clearway.preprocess.spec import Outputs as PreprocessOutputs
 from clearway.product import LoadedProduct
-from clearway.release import release_request
 from clearway.train.spec import Outputs as TrainOutputs
-from clearway.tune.spec import Outputs as TuneOutputs
-from clearway.validate.spec import Outputs as ValidateOutputs
 
-DATA = DatasetRef(uri="file:///data", digest="a" * 64)
 MODEL = ModelRef(uri="file:///model", digest="b" * 64)
-PASSED = {"verdict": Verdict.PASS, "reason": "fine"}
 
 
 @pytest.fixture
@@ -52,16 +47,7 @@ def dag() -> DAG:
 @pytest.fixture
 def ti(flights: LoadedProduct) -> FakeTi:
     """XCom as it is when `train` begins."""
-    ti = FakeTi()
-    request = release_request(flights.spec, "r-1", as_of=parse_instant("2013-04-01"))
-    ti.xcom["ingest", "clearway_request"] = to_jsonable(request)
-    made = {
-        "preprocess": PreprocessOutputs(**PASSED, dataset=DATA, num_rows=9, num_labelled=8, num_batches_computed=1),
-        "validate": ValidateOutputs(**PASSED, receipt_uri="file:///receipt", report_uri="file:///page"),
-        "tune": TuneOutputs(**PASSED, num_trials=0, params={}),
-    }
-    ti.xcom |= {(stage, "return_value"): to_jsonable(outputs) for stage, outputs in made.items()}
-    return ti
+    return FakeTi(xcom=xcom_before_train(flights.spec))
 
 
 def trained(verdict: Verdict = Verdict.PASS, reason: str = "fine") -> str:
@@ -90,6 +76,26 @@ def test_a_stage_gets_its_inputs_by_reference_and_hands_its_outputs_on(runner: F
     assert json.loads(spec.inputs_json)["receipt_uri"] == "file:///receipt"
     assert value == ti.xcom["train", "return_value"]
     assert value["model"]["digest"] == MODEL.digest
+
+
+def test_a_stage_over_budget_is_not_started_and_the_run_ends_green(
+    runner: FakeJobs, dag: DAG, ti: FakeTi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    products = tmp_path / "products"
+    shutil.copytree(project_root() / "include" / "products" / "flights", products / "flights")
+    text = (products / "flights" / "product.yaml").read_text()
+    assert "\nresources:" not in text
+    (products / "flights" / "product.yaml").write_text(f"{text}\nresources: {{max_money: 2}}\n")
+    monkeypatch.setenv("CLEARWAY__PRODUCTS", str(products))
+    monkeypatch.setenv("CLEARWAY__JOBS__PRICE_PER_HOUR", "3")
+    task = train_task(dag)
+    with pytest.raises(DownstreamTasksSkipped) as skipped:
+        execute(task, context_of(ti, task))
+    assert list(skipped.value.tasks) == ["evaluate"]
+    assert runner.submitted == []
+    value = ti.xcom["train", "return_value"]
+    assert value["verdict"] == "fail"
+    assert value["reason"].startswith("over budget: train needs at most 3 USD by its time limit of 3600 s")
 
 
 def test_a_retry_attaches_to_the_job_that_still_runs(runner: FakeJobs, dag: DAG, ti: FakeTi) -> None:

@@ -50,6 +50,7 @@ class ApproveOperator(BaseOperator, SkipMixin):
     def execute(self, context: Context) -> Any:
         """Answer what needs no person; otherwise ask and park."""
         from clearway.release import standing_answer
+        from clearway_airflow import told
         from clearway_airflow.outcomes import translated
 
         with translated(self.stage):
@@ -62,6 +63,7 @@ class ApproveOperator(BaseOperator, SkipMixin):
             subject = f"{product.spec.title}: release {request.release_id}"
             report = _report_address(context, evaluated)
             self._ask(context, subject, _body(product.spec, request, evaluated, report=report, hours=hours))
+            told.question(env, self.product, request.release_id, f"{evaluated.reason}; {report}")
         raise TaskAwaitingInput(method_name="execute_complete", timeout=timedelta(hours=hours))
 
     def _ask(self, context: Context, subject: str, body: str) -> None:

@@ -13,8 +13,9 @@ from clearway_airflow.operators.stage import StageOperator
 class IngestOperator(StageOperator):
     """Lands the window of this run.
 
-    A release first claims the retraining decisions that caused it; one that comes second ends green, as superseded. A
-    batch run treats the oldest of the batches whose events were merged into it and announces the others again.
+    A release that was asked for by hand first asks the product's policy, and ends green if that refuses. Then it claims
+    the retraining decisions that caused it; one that comes second ends green, as superseded. A batch run treats the
+    oldest of the batches whose events were merged into it and announces the others again.
     """
 
     stage = "ingest"
@@ -33,18 +34,28 @@ class IngestOperator(StageOperator):
             env = Environment.load()
             product = find_product(env.products, self.product)
             is_release = self.chain == "release"
+            refused = requests.refusals(context, product, env) if is_release else {}
             request = (
-                requests.for_release(context, product, env) if is_release else requests.for_batch(context, product)
+                requests.for_release(context, product, env, refused=refused)
+                if is_release
+                else requests.for_batch(context, product)
             )
-            self.log.info("this run is about %s", request)
+            self.log.info("this run is about %s; refused: %s", request, refused)
             handoff.push_request(context, request)
-            owner = claim_evidence(env, request)
+            events = requests.event_extras(context)
+            is_refused = bool(refused) and all(extra.get("evidence_digest") in refused for extra in events)
+            owner = "" if is_refused else claim_evidence(env, request)
             if owner != request.release_id:
-                reason = f"superseded: release {owner} already acts on this evidence"
+                superseded = f"superseded: release {owner} already acts on this evidence"
                 nothing = Outputs(
-                    verdict=Verdict.FAIL, reason=reason, raw=None, end=request.end, num_batches=0, num_new=0
+                    verdict=Verdict.FAIL,
+                    reason="; ".join(refused.values()) if is_refused else superseded,
+                    raw=None,
+                    end=request.end,
+                    num_batches=0,
+                    num_new=0,
                 )
-                return conclude(self, context, nothing)
+                return conclude(self, context, nothing, is_told=is_refused)
             if self.chain == "batch":
                 self._announce_again(context, requests.leftover_batches(context, request))
         return super().execute(context)

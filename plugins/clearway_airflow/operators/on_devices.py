@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowRescheduleException
 
-from clearway.devices.sharing import Ask, Want, pool_of
+from clearway.devices.want import Want, pool_of
 from clearway_airflow.device_priority import DevicePriority
 from clearway_airflow.operators.stage import StageOperator
 
 if TYPE_CHECKING:
     from clearway.devices.desk import Desk
+    from clearway.devices.sharing import Ask
 
 # ruff: noqa: PLC0415 - see stage.py
 
@@ -110,7 +111,7 @@ class DeviceStageOperator(StageOperator):
         env = Environment.load()
         jobs = open_jobs(env)
 
-        def is_waiting(ask: Ask) -> bool:
+        def is_waiting(ask: "Ask") -> bool:
             dag_id, run_id, task_id = ask.task
             states = context["ti"].get_task_states(dag_id=dag_id, task_ids=[task_id], run_ids=[run_id])
             return states.get(run_id, {}).get(task_id, "gone") in _WAITING

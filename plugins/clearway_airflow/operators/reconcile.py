@@ -31,17 +31,20 @@ class ReconcileOperator(BaseOperator):
             env = Environment.load()
             product = find_product(env.products, self.product)
             batches = reconcile.unmonitored_batches(env, product)
-            releases = [*reconcile.lost_decisions(env, product), *reconcile.unclaimed_requests(env, product)]
+            decisions, asked = reconcile.lost_decisions(env, product), reconcile.unclaimed_requests(env, product)
             again = context["outlet_events"][assets.found_again(self.product)]
             for payload in batches:
                 again.add(assets.batches(self.product), extra=payload)
-            for payload in releases:
+            for payload in decisions:
                 again.add(assets.retrain(self.product), extra=payload)
+            for payload in asked:
+                again.add(assets.arrivals(self.product), extra=payload)
             found = {
                 "batches": [payload["batch_id"] for payload in batches],
-                "releases": [payload["evidence_digest"] for payload in releases],
+                "releases": [payload["evidence_digest"] for payload in [*decisions, *asked]],
                 "repaired": reconcile.repair_release(env, product),
                 "jobs": reconcile.stop_unwatched_jobs(env),
+                "unbilled": reconcile.settle_bills(env, product),
             }
             self.log.info("reconciled: %s", found)
             return found

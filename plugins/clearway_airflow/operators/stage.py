@@ -41,10 +41,12 @@ class StageOperator(ResumableJobMixin, BaseOperator, SkipMixin):
 
     def execute(self, context: Context) -> dict[str, Any] | None:
         """Run the stage; the Outputs are the task's return value."""
-        from clearway_airflow.outcomes import translated
+        from clearway_airflow.outcomes import conclude, translated
 
         with translated(self.stage):
             self._prepare(context)
+            if refused := self._refusal():
+                return conclude(self, context, refused)
             return self._conclude(context, self.execute_resumable(context))
 
     def execute_after_job(self, context: Context, event: dict[str, Any]) -> dict[str, Any] | None:
@@ -91,7 +93,7 @@ class StageOperator(ResumableJobMixin, BaseOperator, SkipMixin):
 
         jobs, job_id = self._env.jobs, external_id["id"]
         if jobs.deferrable:
-            trigger = JobEnded(job_id=job_id, poll_s=jobs.poll_s, max_seconds=jobs.max_seconds)
+            trigger = JobEnded(job_id=job_id, poll_s=jobs.poll_s, max_seconds=self._longest_s())
             self.defer(trigger=trigger, method_name="execute_after_job")
         return self._watch(job_id, context)
 
@@ -107,7 +109,15 @@ class StageOperator(ResumableJobMixin, BaseOperator, SkipMixin):
         """Called when the stage before this one has passed; for stages that need something reserved."""
 
     def _longest_s(self) -> float:
-        return self._env.jobs.max_seconds
+        return self._spec.max_seconds or self._env.jobs.max_seconds
+
+    def _refusal(self) -> Any:
+        """Why the job may not start, or None; then it has a time limit that the release can pay for."""
+        from clearway.infra.clock import SystemClock
+
+        admission = self._purse.admit(self._spec, now_s=SystemClock().now_s())
+        self._spec = admission.spec
+        return admission.refused
 
     def _watch(self, job_id: str, context: Context) -> str:
         """Copy the job's log into the task's until the job ends; JSON text of the Outputs."""
@@ -128,6 +138,7 @@ class StageOperator(ResumableJobMixin, BaseOperator, SkipMixin):
         from clearway.release import parse_outputs
         from clearway_airflow.outcomes import advances, conclude
 
+        self._purse.settle(self._spec)
         outputs = parse_outputs(self.stage, text)
         context["task_state_store"].set("clearway_epoch", self._epoch(context) + 1)
         value = conclude(self, context, outputs)
@@ -149,10 +160,13 @@ class StageOperator(ResumableJobMixin, BaseOperator, SkipMixin):
 
     def _prepare(self, context: Context) -> None:
         from clearway.infra.environment import Environment
-        from clearway.release import job_spec
+        from clearway.product_yaml import find_product
+        from clearway.release import BATCH, RELEASE, job_spec, purse_of
 
         self._env = Environment.load()
         self._spec = job_spec(self.stage, self.make_inputs(context), epoch=self._epoch(context))
+        product, steps = find_product(self._env.products, self.product), RELEASE if self.chain == "release" else BATCH
+        self._purse = purse_of(self._env, product, steps, runner=self._runner())
 
     def _epoch(self, context: Context) -> int:
         return int(str(context["task_state_store"].get("clearway_epoch", 0)))

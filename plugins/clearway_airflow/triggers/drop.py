@@ -1,6 +1,8 @@
-"""Start a release when a request file appears: `<home>/drop/<product>/<any name>.json`, or the same keys in a bucket.
+"""Start a release when a request file appears: `<home>/drop/<product>/<any name>.json`, or below `drop` in the bucket;
+or when a queue is told to (wishes.py), whose messages become such files.
 
-The file may say {"as_of": "2013-05-06", "reason": "…"}; an empty object asks for a release on the newest landed data.
+The file may say {"as_of": "2013-05-06", "reason": "…", "override": "cooldown, budget"}; an empty object asks for a
+release on the newest landed data. The run that it starts asks the product's policy first (clearway.monitor.asked).
 Every file acts once: its name and content make the evidence digest, which a release claims before it starts, and a mark
 below `taken/` keeps the watcher from announcing it again. A crash in between announces twice and releases once.
 """
@@ -14,6 +16,8 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 # Files are dropped by people and nightly exports; a few seconds are soon enough and cost one listing each.
 POLL_S = 2.0
+# A queue is asked every fifth time: a call costs money, and its messages are no hurry.
+LOOKS_PER_QUEUE = 5
 
 
 class DropTrigger(BaseEventTrigger):
@@ -34,11 +38,35 @@ class DropTrigger(BaseEventTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """One event per request file, for ever."""
+        looks = 0
         while True:
-            for request in await asyncio.to_thread(new_requests, self.product):
+            if looks % LOOKS_PER_QUEUE == 0:
+                await asyncio.to_thread(self._take)
+            looks += 1
+            for request in await asyncio.to_thread(self._look):
                 yield TriggerEvent(request)  # type: ignore[no-untyped-call]
                 await asyncio.to_thread(mark_taken, self.product, request)
             await asyncio.sleep(self.poll_s)
+
+    def _take(self) -> None:
+        """Messages that cannot be taken now wait in their queue: a watcher that failed would never look again."""
+        from clearway.contracts.errors import ClearwayError  # noqa: PLC0415
+        from clearway_airflow.triggers.wishes import take_messages  # noqa: PLC0415
+
+        try:
+            take_messages()
+        except ClearwayError as error:
+            self.log.warning("queue of wishes: %s", error)
+
+    def _look(self) -> list[dict[str, Any]]:
+        """None while the store does not answer: a watcher that failed would never look again."""
+        from clearway.contracts.errors import Unavailable  # noqa: PLC0415
+
+        try:
+            return new_requests(self.product)
+        except Unavailable as error:
+            self.log.warning("drop folder of %s: %s", self.product, error)
+            return []
 
 
 def new_requests(product: str) -> list[dict[str, Any]]:
@@ -75,7 +103,7 @@ def _asked(data: bytes) -> dict[str, str]:
     except ValueError:
         return {}
     asked = raw if isinstance(raw, dict) else {}
-    return {key: asked[key] for key in ("as_of", "reason") if isinstance(asked.get(key), str)}
+    return {key: asked[key] for key in ("as_of", "reason", "override") if isinstance(asked.get(key), str)}
 
 
 def _drop(product: str) -> Any:

@@ -20,13 +20,16 @@ from clearway.contracts.rollout import Order, OrderKind
 from clearway.deploy.history import past_names, read_endings, read_rollout, release_of
 from clearway.deploy.orders import give_order
 from clearway.infra.clock import SystemClock
+from clearway.infra.cost.ledger import Ledger
+from clearway.infra.cost.report import newest_costs, sizing
 from clearway.infra.endpoint import open_endpoint
 from clearway.infra.environment import Environment
-from clearway.infra.layout import Layout
+from clearway.infra.layout import STORY, Layout
 from clearway.infra.release_store import open_release_store
 from clearway.infra.storage import join, open_storage
-from clearway.product_yaml import list_products
+from clearway.product_yaml import find_product, list_products
 from clearway_airflow.cards import read_card
+from clearway_airflow.ui.cost_view import costs_page
 from clearway_airflow.ui.looking_again import POLICY
 from clearway_airflow.ui.pages import RELEASE_DAG, Standing, run_page, standings_page
 from clearway_airflow.ui.past_view import release_page, releases_page
@@ -101,6 +104,8 @@ def releases(dag_id: str, _: MayReadRuns, page: Annotated[int, Query(ge=1, le=10
         number=page,
         num_pages=max(1, -(-len(names) // RELEASES_PER_PAGE)),
         num_all=len(names),
+        story=f"{PREFIX}/stories/{dag_id}" if storage.exists(layout.backtest(STORY)) else "",
+        costs=f"{PREFIX}/costs/{dag_id}",
     )
     return HTMLResponse(html, headers=PAGE_HEADERS)
 
@@ -119,6 +124,35 @@ def release(dag_id: str, release_id: str, _: MayReadRuns) -> Response:
     rollout = read_rollout(storage, layout, release_of(name))
     html = release_page(_titles(env)[product], entry, rollout, past=f"{PREFIX}/releases/{dag_id}")
     return HTMLResponse(html, headers=PAGE_HEADERS)
+
+
+@app.get("/costs/{dag_id}", response_class=HTMLResponse)
+def costs(dag_id: str, _: MayReadRuns) -> Response:
+    """What the newest releases of a product cost; of bills that are written, nobody is asked."""
+    env, product = Environment.load(), _product_of(dag_id)
+    ledger = Ledger(env, product)
+    runs = newest_costs(ledger, now_s=SystemClock().now_s(), limit=RELEASES_PER_PAGE)
+    bills = [bill for run in runs for bill in run.bills]
+    html = costs_page(
+        _titles(env)[product],
+        runs,
+        prices=ledger.prices,
+        budget=find_product(env.products, product).spec.resources.max_money,
+        advice=sizing(bills, prices=ledger.prices, env=env),
+        past=f"{PREFIX}/releases/{dag_id}",
+    )
+    return HTMLResponse(html, headers=PAGE_HEADERS)
+
+
+@app.get("/stories/{dag_id}")
+def story(dag_id: str, _: MayReadRuns) -> Response:
+    """What retraining policies would have done with the product's past, where somebody asked (`replay --policy`)."""
+    env, product = Environment.load(), _product_of(dag_id)
+    try:
+        data = open_storage(env.store_root).read(Layout(env.store_root, product).backtest(STORY))
+    except FileNotFoundError as error:
+        raise HTTPException(HTTP_404_NOT_FOUND, f"no policies of {product!r} were replayed yet") from error
+    return Response(data, media_type=_TYPES[".html"], headers=REPORT_HEADERS)
 
 
 @app.post("/rollouts/{dag_id}/orders")

@@ -33,7 +33,15 @@ def address_of(release_id: str, *, past: str) -> str:
 
 
 def releases_page(
-    title: str, entries: Sequence[HistoryEntry], *, past: str, number: int, num_pages: int, num_all: int
+    title: str,
+    entries: Sequence[HistoryEntry],
+    *,
+    past: str,
+    number: int,
+    num_pages: int,
+    num_all: int,
+    story: str = "",
+    costs: str = "",
 ) -> str:
     """One page of a product's releases, newest first.
 
@@ -41,13 +49,17 @@ def releases_page(
         past: address of this page, below which single releases lie.
         number: which page of `num_pages`, from 1.
         num_all: endings on all pages.
+        story: address of what retraining policies would have done; "" if they were never replayed.
+        costs: address of what releases cost.
     """
     steps = {"Newer": number - 1, "Older": number + 1, "Oldest": num_pages if num_pages > number + 1 else 0}
     links = [f'<a href="{escape(past)}?page={to}">{name}</a>' for name, to in steps.items() if 1 <= to <= num_pages]
     where = f'<span class="quiet">page {number} of {num_pages}, {num_all:,} releases and orders</span>'
     turn = f'<p class="turn">{"".join(links)}{where}</p>'
     found = endings_table(entries, past=past) if entries else "<p>No release has ended yet.</p>"
-    return page(f"Releases of {title}", f"{turn}{found}{turn if entries else ''}{_back()}")
+    told = f'<p><a href="{escape(story)}">Retraining policies over the past</a></p>' if story else ""
+    told += f'<p><a href="{escape(costs)}">What releases cost</a></p>' if costs else ""
+    return page(f"Releases of {title}", f"{turn}{found}{turn if entries else ''}{told}{_back()}")
 
 
 def release_page(title: str, entry: HistoryEntry, rollout: Rollout | None, *, past: str) -> str:
