@@ -17,13 +17,15 @@ import httpx
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
+import http_kit
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FLAGS = (
     "--headless=new", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync",
     "--disable-component-update", "--disable-extensions", "--hide-scrollbars", "--remote-debugging-port=0",
     "--remote-allow-origins=*", "--window-size=1100,900",
 )  # fmt: skip
-TIMEOUT_S = 30.0
+TIMEOUT_S = 120.0
 
 
 def find_chromium() -> str:
@@ -118,7 +120,7 @@ def _tab_of(profile: Path, process: "subprocess.Popen[bytes]") -> str:
         assert process.poll() is None, f"the browser ended with {process.returncode}"
         with contextlib.suppress(OSError, httpx.HTTPError, StopIteration, IndexError):
             port = file.read_text(encoding="utf-8").split()[0]
-            tabs = httpx.get(f"http://127.0.0.1:{port}/json/list", timeout=5).json()
+            tabs = http_kit.get(f"http://127.0.0.1:{port}/json/list").json()
             return str(next(tab for tab in tabs if tab["type"] == "page")["webSocketDebuggerUrl"])
         time.sleep(0.05)
     raise AssertionError(f"the browser opened no tab in {TIMEOUT_S} s")

@@ -33,7 +33,7 @@ from clearway.product_rollout import Shadow, Strategy
 CHAMPION = Version(uri="file:///m", digest="a" * 64, release_id="r-2")
 CANDIDATE = Version(uri="file:///n", digest="c" * 64, release_id="r-3")
 PERSON = "Ada"
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 120.0
 NUM_LOOKS = 40
 
 
@@ -128,7 +128,7 @@ def keep(env: Environment, entry: HistoryEntry, rollout: Rollout | None) -> None
     keep_history(storage, layout, ReleaseDocument(product="flights", history=(entry,)))
     if rollout is not None:
         record = {"phase": "deploying", "reason": "", "rollout": to_jsonable(rollout)}
-        storage.write(layout.release(entry.release_id, "rollout.json"), json.dumps(record).encode())
+        storage.write(layout.rollout_record(entry.release_id), json.dumps(record).encode())
 
 
 def ended(

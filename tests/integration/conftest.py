@@ -1,210 +1,19 @@
-"""A running Airflow with the small rain product and real stages, for tests that need one."""
+"""A running Airflow with the small rain product, for tests that need one."""
 
-import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
-import httpx
-import psutil
 import pytest
 
-from clearway.contracts.release_document import ReleaseDocument
-from clearway.infra.endpoint import TrafficState, open_endpoint
-from clearway.infra.environment import Environment, project_root
-from clearway.infra.jobs.processes import JOB_VARIABLE
-from clearway.infra.release_store import open_release_store
-from clearway.launch.airflow_api import AirflowApi
+from clearway.infra.environment import project_root
+from stack_kit import Stack, started, until
 
 PRODUCT = "seattle_rain"
-# What ingest and preprocess keep of batches, below the product's part of the store.
-LANDED = ("ledger", "batches", "features")
-SHUFFLE = """
-
-import numpy as np
-
-
-def shape(raw):
-    tables = honest_shape(raw)
-    labels = tables["labels"]
-    rain, is_old = labels["rain"].to_numpy().copy(), labels["day_end"].to_numpy() < np.datetime64("{before}")
-    rain[is_old] = np.random.default_rng(2012).permutation(rain[is_old])
-    return tables | {{"labels": labels.set_column(labels.column_names.index("rain"), "rain", pa.array(rain))}}
-"""
-START_TIMEOUT_S = 300
-# A release of the rain product takes half a minute alone; neighbours on the same cores make it several.
-RUN_TIMEOUT_S = 420
-
-
-class Stack:
-    """One stack: its REST API, its home folder, and what can be done to it."""
-
-    def __init__(self, home: Path, *, products: Path) -> None:
-        self.home = home
-        self.product_folder = products / PRODUCT
-        self.variables = {
-            "CLEARWAY__HOME": str(home),
-            "CLEARWAY__PRODUCTS": str(products),
-            # A person answers here, so that the approval page is part of what is tested.
-            "CLEARWAY__APPROVE__MODE": "person",
-        }
-        self.url = self.endpoint_url = ""
-        self.api: AirflowApi
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """Variables of a command against this stack."""
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "CLEARWAY"))}
-        return {**clean, **self.variables}
-
-    @contextmanager
-    def guarded(self) -> Iterator[None]:
-        """Stopped at the end, also when this process is killed: a shell stops the stack once its input ends unsaid."""
-        stop = [sys.executable, "-m", "clearway", "stop"]
-        words = ["sh", "-c", 'read -r said || exec "$@" >/dev/null 2>&1', "sh", *stop]
-        pipe = subprocess.PIPE
-        with subprocess.Popen(
-            words, stdin=pipe, env=self.environment, cwd=project_root(), start_new_session=True
-        ) as guard:
-            try:
-                yield
-            finally:
-                self.clearway("stop")
-                guard.communicate(b"stopped\n")
-
-    def clearway(self, *words: str) -> dict[str, Any]:
-        """Run a command of ours against this stack."""
-        done = subprocess.run(
-            [sys.executable, "-m", "clearway", *words, "--json"],
-            env=self.environment,
-            cwd=project_root(),
-            capture_output=True,
-            text=True,
-            timeout=START_TIMEOUT_S,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-4000:]
-        return json.loads(done.stdout)
-
-    def call(self, method: str, path: str, body: Any = None) -> Any:
-        """A REST call that must succeed."""
-        answer = httpx.request(method, f"{self.url}/api/v2{path}", json=body, timeout=60)
-        assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text[:500]}"
-        return answer.json()
-
-    def document(self) -> ReleaseDocument:
-        """The release document as it is now."""
-        document, _ = open_release_store(Environment.load(self.variables)).read(PRODUCT)
-        return document
-
-    def traffic(self) -> TrafficState:
-        """What the model server says of itself."""
-        variables = {**self.variables, "CLEARWAY__ENDPOINT__URL": self.endpoint_url}
-        return open_endpoint(Environment.load(variables)).state()
-
-    @contextmanager
-    def shuffled_labels(self, *, before: str) -> Iterator[None]:
-        """The source delivers every label of a day before `before` with another such day; on leaving all is as it was.
-
-        What was landed is put aside meanwhile: a landed batch never changes, ingest would rightly refuse the new bytes.
-        """
-        source, store = self.product_folder / "source.py", self.home / "store" / PRODUCT
-        honest, aside = source.read_text(encoding="utf-8"), self.home / "aside"
-        aside.mkdir()
-        for name in LANDED:
-            (store / name).rename(aside / name)
-        source.write_text(honest.replace("def shape(", "def honest_shape(") + SHUFFLE.format(before=before))
-        try:
-            yield
-        finally:
-            source.write_text(honest, encoding="utf-8")
-            for name in LANDED:
-                shutil.rmtree(store / name)
-                (aside / name).rename(store / name)
-
-    def state(self, dag: str, run_id: str, task: str) -> str | None:
-        """A task's state now."""
-        found = self.call("GET", f"/dags/{PRODUCT}_{dag}/dagRuns/{run_id}/taskInstances/{task}")
-        return found["state"]
-
-    def wait(self, dag: str, run_id: str, *, answer: str = "") -> dict[str, str | None]:
-        """Wait for the end of a run, giving `answer` if a person is asked; returns task → state."""
-        dag_id = f"{PRODUCT}_{dag}"
-
-        def has_ended() -> bool:
-            if answer and self.questions(run_id):
-                self.answer(run_id, answer)
-            return self.api.run(dag_id, run_id).has_ended
-
-        until(has_ended, seconds=RUN_TIMEOUT_S, what=f"end of {dag_id} {run_id}")
-        return {task.task_id: task.state for task in self.api.tasks(dag_id, run_id)}
-
-    def questions(self, run_id: str) -> list[dict[str, Any]]:
-        """Questions of a release that wait for a person."""
-        return [q for q in self.api.pending_approvals() if q["task_instance"]["dag_run_id"] == run_id]
-
-    def answer(self, run_id: str, option: str, *, note: str = "") -> None:
-        """Answer a release's question."""
-        path = f"/dags/{PRODUCT}_release/dagRuns/{quote(run_id, safe='')}/taskInstances/approve/-1/hitlDetails"
-        self.call("PATCH", path, {"chosen_options": [option], "params_input": {"note": note}})
-
-    def runs(self, dag: str) -> set[str]:
-        """Run ids of a DAG."""
-        return {run.run_id for run in self.api.runs(f"{PRODUCT}_{dag}")}
-
-    def new_run(self, dag: str, known: set[str]) -> str:
-        """The next run of a DAG that is not one of `known`."""
-        until(lambda: self.runs(dag) - known, seconds=120, what=f"a new run of {dag}")
-        (run_id,) = self.runs(dag) - known
-        return run_id
-
-    def outputs(self, dag: str, run_id: str, task: str) -> dict[str, Any]:
-        """What a task handed on."""
-        return self.api.outputs(f"{PRODUCT}_{dag}", run_id, task) or {}
-
-    def post_event(self, asset: str, extra: dict[str, str]) -> None:
-        """An asset event from outside."""
-        found = self.call("GET", f"/assets?name_pattern={PRODUCT}_{asset}")["assets"]
-        self.call("POST", "/assets/events", {"asset_id": found[0]["id"], "extra": extra})
-
-    def job_processes(self, stage: str) -> list[psutil.Process]:
-        """Live processes of this stack's jobs of one stage."""
-        return [p for p in psutil.process_iter() if self._runs_stage(p, stage)]
-
-    def _runs_stage(self, process: psutil.Process, stage: str) -> bool:
-        try:
-            env = process.environ()
-        except psutil.Error:
-            return False
-        return env.get(JOB_VARIABLE, "").startswith(str(self.home / "jobs" / f"{stage}-"))
 
 
 @pytest.fixture(name="until", scope="session")
 def _until() -> Callable[..., None]:
     return until
-
-
-def until(condition: Callable[[], Any], *, seconds: float, what: str) -> None:
-    """Wait for something to become true."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"waited {seconds} s in vain for {what}"
-        time.sleep(0.3)
-
-
-def free_port() -> int:
-    """A port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="session")
@@ -213,12 +22,5 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("stack")
     # The product as it is; a copy, because one test plants a fault in it.
     shutil.copytree(project_root() / "tests" / "products" / PRODUCT, folder / "products" / PRODUCT)
-    found = Stack(folder / "home", products=folder / "products")
-    ports = [("--airflow-port", free_port()), ("--mlflow-port", free_port()), ("--endpoint-port", free_port())]
-    words = [text for name, port in ports for text in (name, str(port))]
-    with found.guarded():
-        up = found.clearway("up", "--detach", "--product", PRODUCT, *words)
-        found.url, found.endpoint_url = up["airflow"], up["endpoint"]
-        found.api = AirflowApi(found.url)
+    with started(Stack(folder / "home", products=folder / "products", product=PRODUCT)) as found:
         yield found
-        found.api.close()

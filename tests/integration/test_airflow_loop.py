@@ -3,15 +3,14 @@
 import json
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
+import http_kit
 from clearway.infra.storage import LocalStorage
+from stack_kit import is_told_to_end
 
 pytestmark = [pytest.mark.slow, pytest.mark.airflow, pytest.mark.timeout(1800)]
 
@@ -47,12 +46,11 @@ def test_killed_tasks_end_in_the_same_release(stack: Any, until: Any) -> None:
     whole = {task: stack.outputs("release", "by-hand", task) for task in STAGES}
     stack.api.trigger("seattle_rain_release", "killed", conf={"as_of": FIRST_END}, note="")
     for stage in KILLED:
-        until(lambda stage=stage: _is_at(stack, stage), seconds=420, what=f"the job of {stage}")
-        with _held_still(stack.job_processes(stage)):  # else a short job is done before its task is killed
+        with stack.held_job(stage):  # else a short job is done before its task is killed
             path = f"/dags/seattle_rain_release/dagRuns/killed/taskInstances/{stage}"
             until(lambda path=path: stack.call("GET", path)["pid"], seconds=30, what=f"the process of {stage}")
             os.kill(stack.call("GET", path)["pid"], signal.SIGKILL)
-    states = stack.wait("release", "killed", answer="Approve")
+    states = stack.wait("release", "killed")
     assert "failed" not in states.values()
     tries = {task.task_id: task.try_number for task in stack.api.tasks("seattle_rain_release", "killed")}
     assert {stage: tries[stage] for stage in KILLED} == dict.fromkeys(KILLED, 2)
@@ -63,23 +61,6 @@ def test_killed_tasks_end_in_the_same_release(stack: Any, until: Any) -> None:
     assert again["deploy"]["status"]["digest"] == stack.document().champion.digest == whole["train"]["model"]["digest"]
     attempts = [p for p in (stack.home / "jobs").glob("*/0002") if p.parent.name.split("-")[0] in KILLED]
     assert attempts == []
-
-
-@contextmanager
-def _held_still(processes: list[psutil.Process]) -> Iterator[None]:
-    """Stopped meanwhile, and going on afterwards."""
-    for process in processes:
-        process.suspend()
-    yield
-    for process in processes:
-        process.resume()
-
-
-def _is_at(stack: Any, stage: str) -> bool:
-    """Whether the job of `stage` runs; a question on the way there is answered."""
-    if stack.questions("killed"):
-        stack.answer("killed", "Approve")
-    return bool(stack.job_processes(stage))
 
 
 def test_a_model_of_shuffled_labels_is_rejected_and_changes_nothing(stack: Any) -> None:
@@ -101,7 +82,7 @@ def test_a_model_of_shuffled_labels_is_rejected_and_changes_nothing(stack: Any) 
     evaluation = json.loads(LocalStorage().read(evaluated["evaluation_uri"]))
     failed = {check["name"] for check in evaluation["checks"] if check["verdict"] == "fail"}
     assert {"auc_floor", "logloss_skill", "not_worse_logloss[champion]", "not_worse_auc[champion]"} <= failed
-    report = httpx.get(f"{stack.url}/clearway/runs/seattle_rain_release/planted/evaluate/report.html")
+    report = http_kit.get(f"{stack.url}/clearway/runs/seattle_rain_release/planted/evaluate/report.html")
     assert report.status_code == httpx.codes.OK
     assert all(name in report.text for name in failed)
     after = stack.document()
@@ -160,7 +141,8 @@ def test_a_request_file_starts_a_release(stack: Any) -> None:
     known = stack.runs("release")
     folder: Path = stack.home / "drop" / "seattle_rain"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "please.json").write_text(json.dumps({"as_of": "2014-12-01", "reason": "asked by file"}))
+    wish = {"as_of": "2014-12-01", "reason": "asked by file", "override": "cooldown, budget, input"}
+    (folder / "please.json").write_text(json.dumps(wish))
     run_id = stack.new_run("release", known)
     states = stack.wait("release", run_id, answer="Reject")
     assert states["train"] == "success"
@@ -174,10 +156,11 @@ def test_a_request_file_starts_a_release(stack: Any) -> None:
 
 def test_a_person_who_fails_a_task_stops_its_job(stack: Any, until: Any) -> None:
     stack.api.trigger("seattle_rain_release", "stopped", conf={"as_of": "2014-11-01"}, note="")
-    until(lambda: stack.job_processes("preprocess"), seconds=420, what="the job of preprocess")
-    path = "/dags/seattle_rain_release/dagRuns/stopped/taskInstances/preprocess"
-    stack.call("PATCH", path, {"new_state": "failed"})
-    until(lambda: not stack.job_processes("preprocess"), seconds=60, what="the end of the job")
+    with stack.held_job("preprocess") as held:  # it cannot end by itself
+        path = "/dags/seattle_rain_release/dagRuns/stopped/taskInstances/preprocess"
+        stack.call("PATCH", path, {"new_state": "failed"})
+        until(lambda: any(is_told_to_end(p) for p in held), seconds=120, what="an order to the job to end")
+    until(lambda: not stack.job_processes("preprocess"), seconds=120, what="the end of the job")
     stack.wait("release", "stopped")
     assert stack.state("release", "stopped", "preprocess") == "failed"
 
@@ -193,18 +176,18 @@ def test_a_rollback_by_hand_brings_the_previous_champion_back(stack: Any) -> Non
 def test_the_pages_show_what_serves_and_what_a_run_found(stack: Any) -> None:
     import httpx
 
-    serving = httpx.get(f"{stack.url}/clearway/serving").text
+    serving = http_kit.get(f"{stack.url}/clearway/serving").text
     assert stack.document().champion.digest in serving
-    page = httpx.get(f"{stack.url}/clearway/runs/seattle_rain_release/by-hand")
+    page = http_kit.get(f"{stack.url}/clearway/runs/seattle_rain_release/by-hand")
     assert "read the report" in page.text
-    report = httpx.get(f"{stack.url}/clearway/runs/seattle_rain_release/by-hand/evaluate/report.html")
+    report = http_kit.get(f"{stack.url}/clearway/runs/seattle_rain_release/by-hand/evaluate/report.html")
     assert report.status_code == httpx.codes.OK
     assert "sandbox" in report.headers["content-security-policy"]
     for file in ("..%2f..%2frelease.db", "report.html%00", "missing.html"):
-        answer = httpx.get(f"{stack.url}/clearway/runs/seattle_rain_release/by-hand/evaluate/{file}")
+        answer = http_kit.get(f"{stack.url}/clearway/runs/seattle_rain_release/by-hand/evaluate/{file}")
         assert answer.status_code == httpx.codes.NOT_FOUND
     stranger = {"Authorization": "Bearer x"}
-    assert httpx.get(f"{stack.url}/clearway/serving", headers=stranger).status_code in {401, 403}
+    assert http_kit.get(f"{stack.url}/clearway/serving", headers=stranger).status_code in {401, 403}
     orders = f"{stack.url}/clearway/rollouts/seattle_rain_release/orders"
     form, own = {"reason": "why", "release_id": "r", "confirmed": "yes"}, {"origin": stack.url}
     for changes, headers, expected in (
@@ -214,7 +197,7 @@ def test_the_pages_show_what_serves_and_what_a_run_found(stack: Any) -> None:
         ({"kind": "abort"}, {}, {httpx.codes.FORBIDDEN}),
         ({"kind": "abort"}, own | stranger, {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}),
     ):
-        assert httpx.post(orders, data=form | changes, headers=headers).status_code in expected
+        assert http_kit.post(orders, data=form | changes, headers=headers).status_code in expected
 
 
 def test_the_reconciler_runs_and_repairs_nothing_that_is_whole(stack: Any, until: Any) -> None:

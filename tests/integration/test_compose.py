@@ -15,6 +15,7 @@ import yaml
 
 from clearway.infra.environment import Environment, project_root
 from clearway.serve.__main__ import main
+from clearway.serve.sagemaker import main as serve_on_sagemaker
 
 ROOT = project_root()
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yaml").read_text(encoding="utf-8"))
@@ -213,6 +214,22 @@ def test_the_image_runs_as_a_user_of_its_own() -> None:
     assert users[-1].split(":")[0] not in {"root", "0"}
     assert re.search(r"^HEALTHCHECK ", last, re.MULTILINE)
     assert "--require-hashes" in DOCKERFILE
+
+
+def test_there_is_an_image_for_each_place_on_aws(capsys: pytest.CaptureFixture[str]) -> None:
+    parts = {
+        part.split(" AS ")[1].splitlines()[0]: part for part in re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE)[2:]
+    }
+    assert list(parts) == ["project", "training", "serving", "runtime"]
+    assert all(parts[target].startswith("project ") for target in ("training", "serving", "runtime"))
+    assert "ENTRYPOINT" not in parts["training"], "jobs bring their own command"
+    entrypoint = json.loads(re.findall(r"^ENTRYPOINT (.*)$", parts["serving"], re.MULTILINE)[0])
+    assert entrypoint == ["python", "-m", "clearway.serve.sagemaker"]
+    with pytest.raises(SystemExit) as left:
+        serve_on_sagemaker(["serve", "--help"])
+    assert left.value.code == 0
+    assert "8080" in parts["serving"]
+    assert "--port" in capsys.readouterr().out
 
 
 def test_everything_the_image_copies_exists_and_reaches_the_build() -> None:

@@ -10,7 +10,7 @@ from clearway.contracts.codec import to_jsonable
 from clearway.contracts.errors import JobFailed
 from clearway.devices.board import Board, folder_of
 from clearway.devices.desk import Desk
-from clearway.devices.sharing import Want
+from clearway.devices.want import Want
 from clearway.infra.clock import SystemClock
 from clearway.infra.environment import Environment
 from clearway.infra.jobs import JobSpec, JobState

