@@ -12,7 +12,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -189,11 +189,10 @@ def front(upstream: str, trouble: Trouble) -> Iterator[str]:
             if fault in ("refuse", "break"):
                 self._refuse(fault)
                 return
-            line = HTTPConnection(host, timeout=60)
-            line.request(self.command, self.path, body=body, headers=dict(self.headers.items()))
-            answer = line.getresponse()
-            data = answer.read()
-            line.close()
+            with closing(HTTPConnection(host, timeout=60)) as line:
+                line.request(self.command, self.path, body=body, headers=dict(self.headers.items()))
+                with line.getresponse() as answer:
+                    data = answer.read()
             if fault == "lose":
                 return
             self.send_response(answer.status)

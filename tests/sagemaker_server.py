@@ -82,10 +82,9 @@ def sagemaker_server() -> Iterator[Stage]:
 
 def _passed_on(upstream: str, handler: BaseHTTPRequestHandler, body: bytes) -> tuple[int, dict[str, str], bytes]:
     assert upstream, f"nobody answers {handler.command} {handler.path} here"
-    line = HTTPConnection(upstream.removeprefix("http://"), timeout=60)
-    line.request(handler.command, handler.path, body=body, headers=dict(handler.headers.items()))
-    answer = line.getresponse()
-    data = answer.read()
-    line.close()
+    with contextlib.closing(HTTPConnection(upstream.removeprefix("http://"), timeout=60)) as line:
+        line.request(handler.command, handler.path, body=body, headers=dict(handler.headers.items()))
+        with line.getresponse() as answer:
+            data = answer.read()
     dropped = DROPPED_HEADERS if handler.command == "HEAD" else DROPPED_HEADERS | {"content-length"}
     return answer.status, {k: v for k, v in answer.getheaders() if k.lower() not in dropped}, data

@@ -97,8 +97,8 @@ class Caller:
         body = json.dumps({"instances": rows or [ROW]})
         with contextlib.closing(http.client.HTTPConnection(*self.address, timeout=60)) as connection:
             connection.request("POST", "/invocations", body, {"content-type": "application/json", **headers})
-            response = connection.getresponse()
-            return response.status, json.loads(response.read()), dict(response.getheaders())
+            with connection.getresponse() as response:
+                return response.status, json.loads(response.read()), dict(response.getheaders())
 
 
 def arm(client, ref):

@@ -51,9 +51,9 @@ def serve_one(env, bias=0.3):
 def post(connection, keys):
     body = json.dumps({"instances": [ROW] * len(keys), "keys": keys, "batch_id": "2013-04-01"})
     connection.request("POST", "/invocations", body, {"content-type": "application/json"})
-    response = connection.getresponse()
-    response.read()
-    return response.status
+    with connection.getresponse() as response:
+        response.read()
+        return response.status
 
 
 def address(env):
@@ -141,8 +141,8 @@ def test_it_listens_on_loopback_only_and_names_no_software(local):
     with running_server(local):
         connection = http.client.HTTPConnection(*address(local), timeout=HANG_S)
         connection.request("GET", "/healthz")
-        response = connection.getresponse()
-        headers = {name.lower() for name, _ in response.getheaders()}
+        with connection.getresponse() as response:
+            headers = {name.lower() for name, _ in response.getheaders()}
         connection.close()
         port = f"{address(local)[1]:04X}"
         table = Path("/proc/net/tcp").read_text(encoding="ascii")

@@ -74,7 +74,8 @@ class Callers:
                 caller = next(self._numbers)
                 headers = {"content-type": "application/json", "x-clearway-sticky-key": f"caller-{caller}"}
                 connection.request("POST", "/invocations", body=bodies[caller % len(bodies)], headers=headers)
-                connection.getresponse().read()
+                with connection.getresponse() as answer:
+                    answer.read()
                 num_answered += 1
         finally:
             connection.close()

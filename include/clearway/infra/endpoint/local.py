@@ -123,8 +123,8 @@ class LocalEndpoint:
         connection = kind(str(self._parts.hostname), self._parts.port, timeout=self._timeout_s)
         try:
             connection.request(method, path, body=data, headers=headers)
-            response = connection.getresponse()
-            return response.status, response.read()
+            with connection.getresponse() as response:  # holds the socket itself once the server said it will close
+                return response.status, response.read()
         finally:
             connection.close()
 
