@@ -55,8 +55,9 @@ def test_a_container_answers_pings_callers_and_our_own_questions(env):
         logged = {"dataframe_split": split, "keys": ["k"], "event_times": ["2013-04-01T00:00:00Z"], "batch_id": "b"}
         ask(port, "/invocations", json.dumps(logged).encode(), "clearway=logged")
         assert logged_by(open_storage(env.store_root), Layout(env.store_root, PRODUCT), "b") == {"k": ref.digest}
-        with pytest.raises(urllib.error.HTTPError, match="404"):
+        with pytest.raises(urllib.error.HTTPError, match="404") as refused:
             ask(port, "/admin/state")
+        refused.value.close()
     finally:
         process.terminate()
         process.communicate(timeout=30)

@@ -87,6 +87,7 @@ class SpotNotices:
         try:
             body = self._get("/latest/meta-data/spot/instance-action")
         except urllib.error.HTTPError as error:
+            error.close()
             if error.code == _NOT_FOUND:
                 return ""
             if error.code == _UNAUTHORIZED:
