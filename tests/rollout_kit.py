@@ -2,7 +2,6 @@
 
 import itertools
 import random
-import time
 
 from clearway.contracts.errors import ClearwayError, DataError
 from clearway.infra.clock import FakeClock
@@ -32,6 +31,8 @@ class Street(FakeClock):
         self.endpoint, self.per_s = endpoint, per_s
         self.answered, self.happenings, self.slept, self.outcomes = [], {}, 0, {}
         self._random, self._number = random.Random(3), itertools.count()  # noqa: S311
+        self.spent_s = 0.0  # by answers, of which only those that are told to take long take any time
+        endpoint.live_by(lambda: self.at_s + self.spent_s)
 
     def sleep(self, seconds):
         super().sleep(seconds)
@@ -60,13 +61,13 @@ class Street(FakeClock):
             self.endpoint.server.counters.count_outcome(digest, float(is_good))
 
 
-def spoil(endpoint, monkeypatch, digest, *, seconds=0.0, share_failing=0.0, error=DataError):
-    """From now on a version sleeps before it answers, or fails part of its requests."""
-    loaded = endpoint.server.versions.serving.loaded[digest]
+def spoil(street, monkeypatch, digest, *, seconds=0.0, share_failing=0.0, error=DataError):
+    """From now on a version takes its time to answer, or fails part of its requests."""
+    loaded = street.endpoint.server.versions.serving.loaded[digest]
     honest, number = loaded.scorer.score, itertools.count()
 
     def score(numeric, categorical):
-        time.sleep(seconds)
+        street.spent_s += seconds
         if next(number) % 10 < 10 * share_failing:
             raise error("planted")
         return honest(numeric, categorical)

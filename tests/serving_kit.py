@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -276,6 +276,10 @@ class InProcessEndpoint:
         self.server = make_server(env, product=product, isolates=isolates)
         self.server.versions.restore()
         self._loop = asyncio.new_event_loop()
+
+    def live_by(self, steady_s: Callable[[], float]) -> None:
+        """Time answers, and a controller's silence, by this clock instead of the machine's."""
+        self.server.steady_s = self.server.versions.steady_s = steady_s
 
     def load(self, *, uri: str, digest: str, epoch: int) -> None:
         self.server.versions.load(uri, digest, epoch=epoch)

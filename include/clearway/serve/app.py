@@ -84,6 +84,7 @@ class ModelServer:
         make_pages: builds the FastAPI app for /docs, /openapi.json and /admin/*; called in a thread once the server
             answers, because its import costs as much as the rest of the start.
         random_source: chooses a version for callers without a sticky key.
+        steady_s: seconds of a clock that never goes back; answers are timed by it.
     """
 
     def __init__(
@@ -97,10 +98,11 @@ class ModelServer:
         make_pages: "Callable[[ModelServer], App]",
         limits: Limits,
         random_source: random.Random,
+        steady_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.versions, self.prediction_log, self.counters = versions, prediction_log, Counters()
         self._clock, self._token, self.limits, self._random = clock, token, limits, random_source
-        self._make_pages = make_pages
+        self._make_pages, self.steady_s = make_pages, steady_s
         self._outcomes, self.feature_counts = Outcomes(self.counters), FeatureCounts()
         self._model_path, self._model = f"/v2/models/{model}", model
         self._ready_paths = frozenset(("/ping", "/v2/health/ready", f"{self._model_path}/ready"))
@@ -142,7 +144,7 @@ class ModelServer:
     async def _invocations(
         self, scope: Scope, receive: Receive, send: Send, *, is_v2: bool = False, given: Version | None = None
     ) -> None:
-        began = time.perf_counter()
+        began = self.steady_s()
         headers = dict(scope["headers"])
         is_probe = b"x-clearway-probe" in headers
         status, digest, chosen, scores = CRASHED, "", "", list[float]()  # until an answer went out
@@ -180,7 +182,7 @@ class ModelServer:
             status, scores = GONE, []
         finally:
             self.num_in_flight -= 1
-            took_s = time.perf_counter() - began
+            took_s = self.steady_s() - began
             self.counters.count(
                 status,
                 digest,

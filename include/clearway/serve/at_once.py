@@ -7,7 +7,6 @@ was given a version keeps it on that way, so that the shares of the traffic tabl
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 from clearway.serve.decode import decode
@@ -59,7 +58,8 @@ class AtOnce:
 
     def take(self, headers: Headers, body: bytes, exchange: Exchange) -> App | None:
         """Begin to answer one POST /invocations; or, with nothing done, the app that should."""
-        began, server = perf_counter(), self._server
+        server = self._server
+        began = server.steady_s()
         named, limits, serving = dict(headers), server.limits, server.versions.serving
         if (
             named.get(b"content-type") != AS_JSON.content_type
@@ -89,7 +89,7 @@ class AtOnce:
             server.keep(request_id, request, scores, digest, serving.epoch)
             data = AS_JSON.write(scores, digest)
             exchange.send(_head(request_id, digest, trace, len(data)), data)
-            took_s = perf_counter() - began
+            took_s = server.steady_s() - began
             server.counters.count(_OK, digest, duration_s=took_s, is_probe=False, scores=scores)
             server.report_if_slow(took_s, _OK, digest, trace)
             server.feature_counts.offer(version.package, request.rows)

@@ -12,7 +12,7 @@ import dataclasses
 import logging
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -59,11 +59,15 @@ class Versions:
 
     Args:
         nursery: starts candidates in processes of their own; None keeps all in this one, for tools and tests.
+        steady_s: seconds of a clock that never goes back, by which a silent controller is known.
     """
 
-    def __init__(self, copy: LocalCopy, *, nursery: Nursery | None = None) -> None:
+    def __init__(
+        self, copy: LocalCopy, *, nursery: Nursery | None = None, steady_s: Callable[[], float] = time.monotonic
+    ) -> None:
         self._copy, self._nursery, self._lock = copy, nursery, threading.Lock()
-        self._heard_s, self._is_closed = time.monotonic(), False
+        self.steady_s = steady_s
+        self._heard_s, self._is_closed = steady_s(), False
         self.serving = Serving(loaded=MappingProxyType({}), traffic=Traffic({}), epoch=0)
 
     def restore(self) -> None:
@@ -83,7 +87,7 @@ class Versions:
         armed = saved.dead_man
         dead_man = armed if armed and armed.stable in loaded and weights == dict(saved.weights_pct) else None
         mirror = saved.mirror if saved.mirror and saved.mirror.digest in loaded and weights else None
-        self._heard_s = time.monotonic()  # a restarted server gives the controller its whole time again
+        self._heard_s = self.steady_s()  # a restarted server gives the controller its whole time again
         self.serving = Serving(
             loaded=MappingProxyType(loaded),
             traffic=Traffic(weights),
@@ -176,7 +180,7 @@ class Versions:
         with self._lock:
             self._fence(epoch)
             self._check_loaded(named)
-            self._heard_s = time.monotonic()
+            self._heard_s = self.steady_s()
             before = self.serving
             wanted = (traffic.weights_pct, dead_man, mirror, stable)
             if moved or wanted != (before.traffic.weights_pct, before.dead_man, before.mirror, before.stable):
@@ -189,12 +193,12 @@ class Versions:
         """The controller lives. Raises: StaleWriter."""
         with self._lock:
             self._fence(epoch)
-            self._heard_s = time.monotonic()
+            self._heard_s = self.steady_s()
 
     def is_dead_man_due(self) -> bool:
         """Whether the controller has been silent too long."""
         armed = self.serving.dead_man
-        return armed is not None and time.monotonic() - self._heard_s >= armed.after_s
+        return armed is not None and self.steady_s() - self._heard_s >= armed.after_s
 
     def obey_dead_man(self) -> None:
         """Give the traffic to the stable version, if that is due."""

@@ -86,7 +86,7 @@ def test_a_good_candidate_goes_up_step_by_step_and_takes_all(release, champion, 
 def test_a_bad_candidate_goes_back_by_itself(
     release, champion, candidate, street, document, controls, endpoint, monkeypatch, fault
 ):
-    street.happenings[1] = lambda: spoil(endpoint, monkeypatch, candidate.digest, **fault)
+    street.happenings[1] = lambda: spoil(street, monkeypatch, candidate.digest, **fault)
     outputs = release(candidate, "r2")
     assert outputs.verdict is Verdict.FAIL
     assert "harm shown" in outputs.reason
@@ -128,7 +128,7 @@ def test_without_traffic_a_candidate_that_lost_its_answers_meanwhile_never_waits
     release, champion, candidate, street, document, endpoint, monkeypatch
 ):
     street.per_s = 0
-    street.happenings[30] = lambda: spoil(endpoint, monkeypatch, candidate.digest, share_failing=1.0)
+    street.happenings[30] = lambda: spoil(street, monkeypatch, candidate.digest, share_failing=1.0)
     outputs = release(candidate, "r2")
     assert outputs.verdict is Verdict.FAIL
     assert outputs.reason.startswith("aborted: golden")
@@ -322,7 +322,7 @@ def test_a_candidate_that_fails_under_full_load_goes_back_by_itself(
     def spoil_at_full_load():
         if endpoint.state().weights_pct == {candidate.digest: 100.0} and not spoiled:
             spoiled.append(street.slept)
-            spoil(endpoint, monkeypatch, candidate.digest, share_failing=0.2)
+            spoil(street, monkeypatch, candidate.digest, share_failing=0.2)
 
     spoiled = []
     street.happenings.update(dict.fromkeys(range(1, 60), spoil_at_full_load))
@@ -379,7 +379,7 @@ def test_a_bad_candidate_is_found_before_any_caller_meets_it(
 ):
     bad = make_package(env, bias)
     if fault:
-        street.happenings[1] = lambda: spoil(endpoint, monkeypatch, bad.digest, **fault)
+        street.happenings[1] = lambda: spoil(street, monkeypatch, bad.digest, **fault)
     outputs = release(bad, "r2", **SHADOWED)
     assert outputs.verdict is Verdict.FAIL
     assert says in outputs.reason

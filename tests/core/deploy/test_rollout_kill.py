@@ -46,7 +46,7 @@ class Story:
         is_reached = self.street.answered.count(self.candidate.digest) > 0
         if is_reached and self.street.slept >= TURNS_BAD_AFTER:
             self.street.happenings.clear()
-            spoil(self.endpoint, monkeypatch, self.candidate.digest, share_failing=0.6)
+            spoil(self.street, monkeypatch, self.candidate.digest, share_failing=0.6)
 
     def release(self, ref, release_id):
         inputs = approved(self.env, ref, release_id)
