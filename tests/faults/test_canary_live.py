@@ -29,7 +29,7 @@ from serving_kit import (
     running_server,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.slow
 
 CANARY = Rollout(
     strategy="canary",

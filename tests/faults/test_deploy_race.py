@@ -21,7 +21,7 @@ from serving_kit import (
     start_verb,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from clearway.serve.traffic import ALL_PCT
 from serving_kit import ROW, client_of, environment_at, expected_score, free_port, make_package, running_server
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.slow
 NUM_SWITCHES = 60
 NUM_REQUESTS = 20_000
 NUM_CLIENTS = 8

@@ -9,7 +9,7 @@ import pytest
 
 from live_rollout_kit import PLANS, Place, live_stories
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.slow
 # A bad candidate comes by these, whatever the strategy.
 BACK = ["deploy.before_aborting", "deploy.after_aborting", "deploy.after_weights", "deploy.before_idle"]
 

@@ -38,7 +38,6 @@ from serving_kit import (
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(300),
     # MLflow's own imports.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),

@@ -11,7 +11,7 @@ import http_kit
 from clearway.infra.environment import project_root
 from stack_kit import Stack, started
 
-pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.airflow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.airflow]
 
 PRODUCT = "api_docs"
 FIRST = "2016-01-01"

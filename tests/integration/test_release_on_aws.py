@@ -21,7 +21,7 @@ from clearway.release import release_request, run_release
 from jobs_kit import end_all, wait_until, warm_worker
 from serving_kit import environment_at, free_port, running_server
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 PRODUCTS = project_root() / "tests" / "products"
 AS_OF = parse_instant("2015-01-01")
 

@@ -154,7 +154,7 @@ STORIES = [
 ]
 
 
-@pytest.mark.parametrize("num_stories", [8, pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
+@pytest.mark.parametrize("num_stories", [8, pytest.param(100, marks=pytest.mark.slow)])
 def test_the_real_code_does_what_the_model_does(num_stories: int, packages, folder) -> None:
     rng = random.Random(2013)  # noqa: S311
     for number, model in zip(range(num_stories), itertools.cycle(STORIES)):

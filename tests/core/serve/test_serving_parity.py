@@ -21,7 +21,7 @@ from clearway.serve.decode import decode
 from clearway.serve.process import make_server
 from serving_kit import JSON_HEADERS, call_async, linear_onnx
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.slow
 NUM_ROWS = 120_000
 CHUNK_ROWS = 500
 NUMERIC = tuple(f"n{i}" for i in range(12))
