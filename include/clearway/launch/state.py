@@ -12,6 +12,7 @@ from time import sleep
 from typing import IO
 
 from clearway.contracts.codec import from_jsonable, to_jsonable
+from clearway.contracts.errors import ConfigError
 from clearway.launch.paths import StackPaths
 from clearway.launch.ports import LOOPBACK, Ports
 
@@ -91,12 +92,20 @@ def save_state(paths: StackPaths, state: StackState) -> None:
 
 
 def load_state(paths: StackPaths) -> StackState | None:
-    """The last written state, of a running or a dead stack; None if there never was one."""
+    """The last written state, of a running or a dead stack; None if there never was one.
+
+    Raises: ConfigError for a file that this version did not write, or that is damaged.
+    """
+    path = paths.run / "state.json"
     try:
-        text = (paths.run / "state.json").read_text(encoding="utf-8")
+        return from_jsonable(StackState, json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
-    return from_jsonable(StackState, json.loads(text))
+    except ValueError as error:
+        raise ConfigError(
+            f"{path}: {error}; it is damaged, or of another version of Clearway: end that version's stack by its own "
+            "`stop`, then remove the file"
+        ) from error
 
 
 def forget_state(paths: StackPaths) -> None:

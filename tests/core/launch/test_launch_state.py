@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from clearway.contracts.errors import ConfigError
 from clearway.launch import state
 from clearway.launch.paths import StackPaths
 from clearway.launch.ports import Ports
@@ -115,7 +116,12 @@ def test_secrets_are_made_once_private_and_long(paths: StackPaths) -> None:
     assert len({keys.jwt, keys.api, keys.fernet}) == 3
 
 
-def test_a_state_of_another_layout_is_refused(paths: StackPaths) -> None:
-    (paths.run / "state.json").write_text(json.dumps({"pid": os.getpid()}), encoding="utf-8")
-    with pytest.raises(ValueError, match="required keys"):
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [(json.dumps({"pid": os.getpid()}), "required keys"), ("{", "Expecting property name")],
+    ids=["of another layout", "cut off"],
+)
+def test_a_state_that_cannot_be_read_is_refused_with_the_way_on(paths: StackPaths, text: str, says: str) -> None:
+    (paths.run / "state.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=f"{says}.*then remove the file"):
         load_state(paths)
