@@ -179,11 +179,10 @@ class Supervisor:
             return
         is_ready = self._state.phase is Phase.READY
         started_s = {c.component.name: c.created_s for c in self._children}
-        for name, reading in read_health(
-            client, ports=self._state.ports, home=self._paths.home, started_s=started_s
-        ).items():
-            child = next(c for c in self._children if c.component.name == name)
+        readings = read_health(client, ports=self._state.ports, home=self._paths.home, started_s=started_s)
+        for child in self._children:
             if child.is_alive:
+                reading = readings[child.component.name]
                 was_healthy = child.reading.health in (Health.HEALTHY, Health.UNHEALTHY)
                 lost = was_healthy and reading.health is Health.STARTING
                 child.reading = replace(reading, health=Health.UNHEALTHY) if lost else reading
@@ -217,7 +216,7 @@ class Supervisor:
             process.kill_group(self._migration.pid)
         # Two waves: whoever starts work first, whoever answers requests after.
         for wave in (STOP_ORDER[:4], STOP_ORDER[4:]):
-            alive = [by_name[n] for n in wave if by_name[n].popen is not None]
+            alive = [by_name[n] for n in wave if n in by_name and by_name[n].popen is not None]
             for child in alive:
                 if child.is_alive and child.popen is not None:
                     child.popen.send_signal(child.component.stop_signal)
