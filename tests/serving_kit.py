@@ -153,6 +153,7 @@ def variables_of(env: Environment) -> dict[str, str]:
         "CLEARWAY__HOME": str(env.home),
         "CLEARWAY__STORAGE__ROOT": env.store_root,
         "CLEARWAY__ENDPOINT__URL": env.endpoint.url,
+        **({"CLEARWAY__AWS__SIGNING_SECRET": env.aws.signing_secret} if env.aws.signing_secret else {}),
         "OMP_NUM_THREADS": "1",
         **{f"CLEARWAY__SERVING__{k.upper()}": str(v) for k, v in env.serving.model_dump(exclude_defaults=True).items()},
     }

@@ -67,8 +67,7 @@ def test_a_release_on_aws_decides_and_makes_what_one_machine_does(aws, tmp_path)
         stage=project_root() / "include" / "aws" / "clearway_job.py",
         services={"preprocess": "emr_serverless", "train": "sagemaker", "tune": "sagemaker"},
     )
-    for env in (here, there):
-        install(binary_secret(there.aws.signing_secret), key_folder=env.home / "keys")
+    install(binary_secret(there.aws.signing_secret), key_folder=here.home / "keys")
     on_aws = released(there)
     with warm_worker(here, *LIBRARIES):
         local = released(here)

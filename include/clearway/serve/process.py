@@ -50,6 +50,8 @@ class _Server(uvicorn.Server):
 def serve(env: Environment, *, product: str, host: str, port: int) -> None:
     """Serve until SIGTERM. Raises: ConfigError (product already served here, port taken, token readable by others)."""
     folder, admin_port = env.home / "serving" / product, env.serving.admin_port
+    if not any((env.home / "keys").glob("*.pub")):  # whoever may not read the key gives this machine its public half
+        trust_account_key(env)
     with _only_one(folder), bound_socket(host, port) as bound, contextlib.ExitStack() as more:
         sockets = [bound, *([more.enter_context(bound_socket("127.0.0.1", admin_port))] if admin_port else [])]
         server = make_server(env, product=product)
@@ -60,6 +62,15 @@ def serve(env: Environment, *, product: str, host: str, port: int) -> None:
         log.info("model server is ready", extra=extra)
         run_until_stopped(app, sockets)
     log.info("model server has drained", extra={"product": product})
+
+
+def trust_account_key(env: Environment) -> None:
+    """Trust packages that were signed with the account's key, if it has one."""
+    if env.aws.signing_secret:
+        from clearway.infra.aws.secrets import binary_secret  # noqa: PLC0415 - imports the client of AWS
+        from clearway.packaging.signing import install  # noqa: PLC0415
+
+        install(binary_secret(env.aws.signing_secret), key_folder=env.home / "keys")
 
 
 def run_until_stopped(app: App, sockets: list[socket.socket]) -> None:

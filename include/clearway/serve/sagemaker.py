@@ -19,7 +19,13 @@ import msgspec
 from clearway.contracts.errors import ClearwayError, ConfigError
 from clearway.infra.environment import Environment
 from clearway.serve.http import Message, Receive, Scope, Send, send_bytes
-from clearway.serve.process import JsonFormatter, bound_socket, make_server, run_until_stopped
+from clearway.serve.process import (
+    JsonFormatter,
+    bound_socket,
+    make_server,
+    run_until_stopped,
+    trust_account_key,
+)
 
 if TYPE_CHECKING:
     from clearway.serve.app import ModelServer
@@ -110,7 +116,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     try:
         env = Environment.load()
-        _trust(env)
+        trust_account_key(env)
         app = make_container(env)
         with bound_socket(chosen.host, chosen.port) as bound:
             run_until_stopped(app, [bound])
@@ -118,15 +124,6 @@ def main(arguments: list[str] | None = None) -> int:
         logging.getLogger("clearway.serve").critical("container cannot start: %s", error)
         return 2
     return 0
-
-
-def _trust(env: Environment) -> None:
-    """Trust packages that were signed with the account's key."""
-    if env.aws.signing_secret:
-        from clearway.infra.aws.secrets import binary_secret  # noqa: PLC0415 - boto3
-        from clearway.packaging.signing import install  # noqa: PLC0415
-
-        install(binary_secret(env.aws.signing_secret), key_folder=env.home / "keys")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from clearway.infra.storage import join, open_storage
 from clearway.infra.watch.metrics import Point, open_metrics
 from clearway.infra.watch.notices import Kind, Notice, open_notifier
 from clearway.launch.commands.stage import _bring_signing_key
-from clearway.serve.sagemaker import _trust
+from clearway.serve.process import trust_account_key
 from iam_kit import ACCOUNT, Call, Request, allows, arn, listed, recorded, requests_of
 from jobs_kit import wait_until
 from sagemaker_kit import NAME, hurry, opened_account
@@ -338,7 +338,7 @@ def _a_rollout(cloud: Environment, work: Any, *, upstream: str) -> None:
 
 def _trusting(cloud: Environment) -> None:
     """As a container begins, elsewhere than in the thread of whoever deploys."""
-    container = threading.Thread(target=_trust, args=(cloud,))
+    container = threading.Thread(target=trust_account_key, args=(cloud,))
     container.start()
     container.join()
 
