@@ -1,8 +1,12 @@
 """A whole release with its jobs on AWS as tests/moto_server.py models it, beside the same release on this machine."""
 
-import pytest
+import shutil
+from pathlib import Path
 
-from aws_kit import account
+import pytest
+import yaml
+
+from aws_kit import account, at_endpoint, moto_server
 from clearway.contracts.release_document import Phase
 from clearway.contracts.verdict import Verdict
 from clearway.infra.aws.client import client
@@ -26,12 +30,12 @@ PRODUCTS = project_root() / "tests" / "products"
 AS_OF = parse_instant("2015-01-01")
 
 
-def machine(tmp_path, name: str) -> Environment:
+def machine(tmp_path, name: str, products: Path) -> Environment:
     """Two machines that share one signing key, as the machines of an account do."""
     home = tmp_path / name
     settings = {
         "CLEARWAY__HOME": str(home),
-        "CLEARWAY__PRODUCTS": str(PRODUCTS),
+        "CLEARWAY__PRODUCTS": str(products),
         "CLEARWAY__TRACKING__URI": f"sqlite:///{home / 'mlflow.db'}",
         "CLEARWAY__ENDPOINT__ADMIN_TOKEN_FILE": str(home / "serving" / "admin.token"),
     }
@@ -61,9 +65,27 @@ def facts(walk, env: Environment):
 
 
 def test_a_release_on_aws_decides_and_makes_what_one_machine_does(aws, tmp_path):
-    here = machine(tmp_path, "here")
+    compare(tmp_path, PRODUCTS)
+
+
+@pytest.mark.long
+def test_a_study_on_aws_finds_what_one_machine_finds(tmp_path, monkeypatch):
+    file = tmp_path / "products" / "seattle_rain" / "product.yaml"
+    shutil.copytree(PRODUCTS / "seattle_rain", file.parent)
+    written = yaml.safe_load(file.read_text(encoding="utf-8"))
+    written["tune"] = {"num_trials": 5, "space": {"lr": {"low": 0.0005, "high": 0.005, "log": True}}}
+    file.write_text(yaml.safe_dump(written, sort_keys=False), encoding="utf-8")
+    with moto_server(file.parents[1]) as endpoint:
+        for _ in at_endpoint(endpoint, monkeypatch):
+            on_aws, local = compare(tmp_path, file.parents[1])
+    assert (on_aws.num_trials, on_aws.params) == (5, local.params)
+
+
+def compare(tmp_path, products: Path):
+    """One release on both; what tuning said."""
+    here = machine(tmp_path, "here", products)
     there = account(
-        machine(tmp_path, "there"),
+        machine(tmp_path, "there", products),
         stage=project_root() / "include" / "aws" / "clearway_job.py",
         services={"preprocess": "emr_serverless", "train": "sagemaker", "tune": "sagemaker"},
     )
@@ -81,6 +103,7 @@ def test_a_release_on_aws_decides_and_makes_what_one_machine_does(aws, tmp_path)
     storage, layout = open_storage(there.store_root), Layout(there.store_root, "seattle_rain")
     assert storage.exists(layout.release("r1", "evaluate", "report.html"))
     check_bills(there, here)
+    return on_aws.done["tune"], local.done["tune"]
 
 
 def check_bills(there: Environment, here: Environment) -> None:

@@ -123,7 +123,7 @@ def prepared(inputs: Inputs, *, product: LoadedProduct, env: Environment, folder
     if (folder / BRIEF).exists():  # only the rows were lost: what was decided stands
         brief = read_brief(folder)
     write_rows(rows, folder)
-    storage.write(join(folder.as_uri(), BRIEF), brief.to_json())
+    open_storage(folder.as_uri()).write(join(folder.as_uri(), BRIEF), brief.to_json())
     return brief
 
 
