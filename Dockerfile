@@ -46,8 +46,10 @@ ENV PATH=/opt/venv/bin:$PATH \
     GX_ANALYTICS_ENABLED=false
 
 # Both run as root, which SageMaker asks for: it writes into /opt/ml as root, on a machine that the container has for itself.
-# Jobs bring their command; Batch, which runs this image as well, names the user below.
+# Jobs bring their command, but for trials of a tuning job, which start `train`. Batch, which runs this image as well,
+# names the user below.
 FROM project AS training
+COPY --chmod=0755 docker/train /usr/local/bin/train
 CMD ["python", "-m", "clearway", "--help"]
 
 # Started with one word, `serve`. As a volume the folder keeps its owner on Fargate, so a task without rights can write it.

@@ -177,6 +177,7 @@ _SAGEMAKER = {
     "EndpointConfigName": "endpoint-config",
     "EndpointName": "endpoint",
     "ModelPackageGroupName": "model-package-group",
+    "HyperParameterTuningJobName": "hyper-parameter-tuning-job",
 }
 
 
@@ -189,7 +190,8 @@ def _sagemaker(operation: str, asked: Mapping[str, Any]) -> Iterator[Request]:
         yield Request(action=f"sagemaker:{operation}", resource=resource)
     if asked.get("Tags"):
         yield Request(action="sagemaker:AddTags", resource=about[-1])
-    for role in (asked.get("RoleArn"), asked.get("ExecutionRoleArn")):
+    trials = asked.get("TrainingJobDefinition", {})
+    for role in (asked.get("RoleArn"), asked.get("ExecutionRoleArn"), trials.get("RoleArn")):
         if role:
             yield _pass(role, "sagemaker")
 

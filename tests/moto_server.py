@@ -3,15 +3,14 @@
 moto answers calls about jobs and runs none. Here a training job, a Spark job and a container each start the command
 they were given as a process of this machine, with the variables they were given; its lines go to CloudWatch, and the
 job ends as the process ends. Also added, as AWS behaves and moto does not: a training job's name and a Spark job's
-token are taken once, training jobs can be stopped, and all say afterwards what they bill: a training ten seconds at
-least, three tenths of them on spot; a Spark job a worker of 4 vCPU and 16 GB for a minute at least; a container of
-Batch the size it was given. A cluster of EMR has one machine per unit that its fleets begin with, which live as long as
-it does; it ends with its step. What a container may not see, how a network fails, what a fleet does without spot
-capacity, and scaling are not modelled.
+token are taken once, training and tuning jobs can be stopped (`moto_training.py`), and all say afterwards what they
+bill: a training ten seconds at least, three tenths of them on spot; a Spark job a worker of 4 vCPU and 16 GB for a
+minute at least; a container of Batch the size it was given. A cluster of EMR has one machine per unit that its fleets
+begin with, which live as long as it does; it ends with its step. What a container may not see, how a network fails,
+what a fleet does without spot capacity, and scaling are not modelled.
 """
 
 import json
-import math
 import os
 import subprocess
 import sys
@@ -32,12 +31,10 @@ from moto.emrcontainers.models import EMRContainersBackend
 from moto.emrserverless.models import EMRServerlessBackend
 from moto.logs.models import logs_backends
 from moto.s3.models import s3_backends
-from moto.sagemaker.exceptions import ResourceInUseException, ValidationError
-from moto.sagemaker.models import SageMakerModelBackend
-from moto.sagemaker.responses import SageMakerResponse
 from moto.server import ThreadedMotoServer
 
 import moto_stacks
+import moto_training
 
 ACCOUNT, REGION = "123456789012", "us-east-1"
 
@@ -102,75 +99,6 @@ def put_line(group: str, stream: str, line: str) -> None:
             backend.create_log_stream(group, stream)
         event = {"timestamp": int(time.time() * 1000), "message": line}
         backend.put_log_events(group, stream, [event])
-
-
-def run_training_jobs(machines: Machines) -> None:
-    """create, describe and stop of SageMaker training jobs that run."""
-    create = SageMakerModelBackend.create_training_job
-
-    def create_training_job(self: SageMakerResponse) -> ActionResult:
-        name, algorithm = self._get_param("TrainingJobName"), self._get_param("AlgorithmSpecification")
-        backend = self.sagemaker_backend
-        if name in backend.training_jobs:
-            raise ResourceInUseException(message=f"training job {name} exists already")
-        checkpoints = self._get_param("CheckpointConfig")
-        job = create(
-            backend,
-            training_job_name=name,
-            hyper_parameters=None,
-            algorithm_specification=algorithm,
-            role_arn=self._get_param("RoleArn"),
-            input_data_config=None,
-            output_data_config=self._get_param("OutputDataConfig"),
-            resource_config=self._get_param("ResourceConfig"),
-            vpc_config=None,
-            stopping_condition=self._get_param("StoppingCondition"),
-            tags=self._get_param("Tags"),
-            enable_network_isolation=False,
-            enable_inter_container_traffic_encryption=False,
-            enable_managed_spot_training=self._get_param("EnableManagedSpotTraining", False),
-            checkpoint_config=checkpoints,
-            debug_hook_config=None,
-            debug_rule_configurations=None,
-            tensor_board_output_config=None,
-            experiment_config=None,
-        )
-        job.training_job_status = "InProgress"
-        job.training_start_time, job.training_end_time = datetime.now(UTC), None
-
-        def end(code: int) -> None:
-            job.training_end_time = datetime.now(UTC)
-            seconds = (job.training_end_time - job.training_start_time).total_seconds()
-            job.training_time_in_seconds = max(10, math.ceil(seconds))
-            share = 0.3 if job.enable_managed_spot_training else 1.0
-            job.billable_time_in_seconds = math.ceil(job.training_time_in_seconds * share)
-            if job.training_job_status == "Stopping":
-                job.training_job_status = "Stopped"
-            elif code:
-                job.failure_reason, job.training_job_status = f"AlgorithmError: exit code {code}", "Failed"
-            else:
-                job.training_job_status = "Completed"
-
-        machines.start(
-            name,
-            [*algorithm["ContainerEntrypoint"], *algorithm["ContainerArguments"]],
-            variables=self._get_param("Environment"),
-            home=machines.home_of(checkpoints["S3Uri"]),
-            log=("/aws/sagemaker/TrainingJobs", f"{name}/algo-1"),
-            on_end=end,
-        )
-        return ActionResult({"TrainingJobArn": job.arn})
-
-    def stop_training_job(self: SageMakerResponse) -> ActionResult:
-        job = self.sagemaker_backend.training_jobs.get(self._get_param("TrainingJobName"))
-        if job is None or job.training_job_status != "InProgress":
-            raise ValidationError(message="The request was rejected because the training job is not running")
-        job.training_job_status = "Stopping"
-        machines.stop(job.training_job_name)
-        return ActionResult({})
-
-    SageMakerResponse.create_training_job = create_training_job
-    SageMakerResponse.stop_training_job = stop_training_job
 
 
 def fetched(machines: Machines, uri: str) -> Path:
@@ -389,7 +317,7 @@ def run_containers(machines: Machines) -> None:
 def main(port: int, folder: Path) -> None:
     variables = json.loads(os.environ.get("MACHINE_VARIABLES", "{}"))
     machines = Machines(folder, variables)
-    run_training_jobs(machines)
+    moto_training.add(machines)
     run_spark_jobs(machines)
     run_pods(machines)
     run_clusters(machines)

@@ -67,7 +67,7 @@ class Jobs(Section):
     price_per_hour: float = pydantic.Field(0.0, ge=0)
 
 
-AwsService = Literal["sagemaker", "emr_serverless", "emr_ec2", "emr_eks", "batch"]
+AwsService = Literal["sagemaker", "sagemaker_tuning", "emr_serverless", "emr_ec2", "emr_eks", "batch"]
 
 
 def _default_services() -> dict[str, AwsService]:
@@ -82,7 +82,9 @@ class Aws(Section):
     size; `emr_service_role`, `emr_profile`: of EMR and of the machines; `emr_access_group`: security group by which EMR
     reaches them. On EKS, `emr_virtual_cluster`, and `emr_eks_role` for the pods. `emr_release`: of both. `subnets`,
     `security_groups`: where machines of SageMaker and EMR stand, separated by blanks; empty = in SageMaker's own
-    network, which EMR has not. `batch_definitions`: stage → job definition, where it is not `batch_definition`;
+    network, which EMR has not. `tuning_parallel`: trials of a tuning job at once; `tuning_job`: first part
+    of its name, set for a study by whoever starts it. `batch_definitions`: stage → job definition, where it is not
+    `batch_definition`;
     `batch_vcpus`, `batch_memory_gb`: of a container, whatever that says. `batch_share`: on whose share of a fair-share
     queue jobs go; empty = the queue is first in, first out. `signing_secret`: name of the secret that holds the key
     models are signed with; empty = a key of this machine's own. `model_registry`: first part of the names of
@@ -108,6 +110,8 @@ class Aws(Section):
     training_instance: str = "ml.m7i.2xlarge"
     training_volume_gb: int = pydantic.Field(50, ge=1)
     training_is_spot: bool = True
+    tuning_parallel: int = pydantic.Field(4, ge=1, le=100)
+    tuning_job: str = pydantic.Field("", pattern=r"^([a-zA-Z0-9](-*[a-zA-Z0-9]){0,26})?$")
     subnets: str = ""
     security_groups: str = ""
     batch_queue: str = ""

@@ -14,6 +14,7 @@ from clearway.tune.agenda import Pace, Task, agenda, lag_of, population_of
 from clearway.tune.windows import Window
 
 BRIEF, ROWS = "study.json", "rows.arrow"
+OPTUNA = "Optuna"  # who chooses what trials try, unless another is named
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,7 @@ class Brief:
         num_workers: decides how much a trial knows of the ones before it (agenda.py), however many really work.
         num_threads: of each worker; sums depend on it.
         price_per_hour: of the machine.
+        searcher: who chose what the trials try, in words.
     """
 
     product: LoadedProduct
@@ -35,6 +37,7 @@ class Brief:
     num_workers: int
     num_threads: int
     price_per_hour: float
+    searcher: str = OPTUNA
 
     @property
     def tune(self) -> Tune:
@@ -82,10 +85,11 @@ class Brief:
             num_workers=raw["num_workers"],
             num_threads=raw["num_threads"],
             price_per_hour=raw["price_per_hour"],
+            searcher=raw["searcher"],
         )
 
 
-_PLAIN = ("champion", "windows", "num_trials", "num_workers", "num_threads", "price_per_hour")
+_PLAIN = ("champion", "windows", "num_trials", "num_workers", "num_threads", "price_per_hour", "searcher")
 
 
 def read_brief(folder: Path) -> Brief:

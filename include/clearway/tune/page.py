@@ -8,6 +8,7 @@ from clearway.contracts.verdict import Verdict
 from clearway.infra.pages import number, page, section, table, text, tiles
 from clearway.tune import plots
 from clearway.tune.agenda import NUM_FINALISTS
+from clearway.tune.brief import OPTUNA
 from clearway.tune.choosing import AS_WRITTEN, Candidate, candidates
 from clearway.tune.proposals import num_values
 from clearway.tune.study import Searched
@@ -151,11 +152,16 @@ def _windows(searched: Searched) -> str:
 def _settings(searched: Searched) -> str:
     brief, tune = searched.brief, searched.brief.tune
     pruner = tune.pruner if tune.pruner == "none" else f"{tune.pruner}, fidelity {tune.fidelity}"
-    known = "all trials before it" if brief.pace.lag == 1 else f"the trials at least {brief.pace.lag} before it"
+    known = "; a trial knows all trials before it"
+    if brief.searcher != OPTUNA:
+        known = ""
+    elif brief.pace.lag > 1:
+        known = f"; a trial knows the trials at least {brief.pace.lag} before it"
     rows = [
+        ("searched by", brief.searcher),
         ("sampler", tune.sampler),
         ("pruner", pruner),
-        ("workers", f"{brief.num_workers}, {brief.num_threads} thread(s) each; a trial knows {known}"),
+        ("workers", f"{brief.num_workers}, {brief.num_threads} thread(s) each{known}"),
         ("seed", str(brief.product.spec.tabular.model.seed)),
         ("budget", f"{tune.num_trials} trials, {_limit(tune.max_seconds)} seconds, {_limit(tune.max_money)} money"),
     ]

@@ -23,7 +23,11 @@ def run_record(searched: Searched, *, page: str, product: str, release_id: str, 
         ended_s=max(ends),
         params={f"tune.{name}": str(value) for name, value in tune.items()}
         | {f"chosen.{name}": str(value) for name, value in entry.params.items()}
-        | {"num_workers": str(brief.num_workers), "chosen.trial": str(searched.chosen.index)},
+        | {
+            "searcher": brief.searcher,
+            "num_workers": str(brief.num_workers),
+            "chosen.trial": str(searched.chosen.index),
+        },
         metrics=(*_trials(searched), *_totals(searched)),
         tags={"clearway.stage": "tune"},
         pages={"study.html": page},

@@ -38,6 +38,11 @@ def run(inputs: Inputs, *, product: LoadedProduct, env: Environment) -> Outputs:
     return outputs
 
 
+def is_left_to_sagemaker(env: Environment) -> bool:
+    """Whether a tuning job of SageMaker does the trials."""
+    return env.jobs.kind == "aws" and env.aws.services.get("tune") == "sagemaker_tuning"
+
+
 def _searched(
     inputs: Inputs, product: LoadedProduct, env: Environment, storage: Storage, *, folder: str, asked: str
 ) -> Outputs:
@@ -48,7 +53,12 @@ def _searched(
     from clearway.tune.study import forget_rows, search  # noqa: PLC0415 - optuna, torch
 
     own = scratch_of(folder, root=env.store_root, home=env.home)
-    searched = search(inputs, product=product, env=env, folder=own)
+    if is_left_to_sagemaker(env):
+        from clearway.tune.sagemaker import search_there  # noqa: PLC0415 - calls AWS
+
+        searched = search_there(inputs, product=product, env=env, folder=own, shared=folder)
+    else:
+        searched = search(inputs, product=product, env=env, folder=own)
     report_uri, page = join(folder, REPORT), render(searched, release_id=inputs.release_id)
     storage.write(report_uri, page)
     fault("tune.before_record")

@@ -59,11 +59,20 @@ def search(inputs: Inputs, *, product: LoadedProduct, env: Environment, folder: 
     Raises: DataError if the model as written could not be judged; as `run_crew`.
     """
     brief = prepared(inputs, product=product, env=env, folder=folder)
-    journal, tasks = Journal(folder), brief.tasks()
-    num_left = len(tasks) - len(journal.ended())
-    LOG.info("%d of %d tasks to go, %d workers", num_left, len(tasks), brief.num_workers)
+    num_tasks = len(brief.tasks())
+    num_left = num_tasks - len(Journal(folder).ended())
+    LOG.info("%d of %d tasks to go, %d workers", num_left, num_tasks, brief.num_workers)
     if num_left:
         run_crew(brief, folder, env=env)
+    return concluded(brief, folder)
+
+
+def concluded(brief: Brief, folder: Path) -> Searched:
+    """The answer of a study whose tasks have ended, whoever did them.
+
+    Raises: DataError if the model as written could not be judged.
+    """
+    journal, tasks = Journal(folder), brief.tasks()
     ended = journal.ended()
     has_cost = num_values(brief.tune) > 1
     chosen = choice(tasks, ended, slack=brief.tune.slack, has_cost=has_cost)

@@ -39,9 +39,14 @@ REFUSED = "refused"  # user attribute: why a task has no value
 
 def work(folder: Path) -> None:
     """Work until nothing is left to do."""
+    work_on(folder, read_brief(folder).tasks())
+
+
+def work_on(folder: Path, tasks: tuple[Task, ...]) -> None:
+    """Work until nothing of these leading tasks is left to do."""
     brief, journal = read_brief(folder), Journal(folder)
     make_deterministic(brief.num_threads)
-    worker = _Worker(brief=brief, journal=journal, rows=read_rows(folder), tasks=brief.tasks())
+    worker = _Worker(brief=brief, journal=journal, rows=read_rows(folder), tasks=tasks)
     while not worker.is_done():
         if not worker.step():
             time.sleep(PAUSE_S)
@@ -56,7 +61,7 @@ class _Worker:
 
     def is_done(self) -> bool:
         ended = self.journal.ended()
-        return len(ended) == len(self.tasks) or is_spent(self.brief, ended)
+        return all(task.number in ended for task in self.tasks) or is_spent(self.brief, ended)
 
     def step(self) -> bool:
         """Do one task; False if all that may start are in other hands."""

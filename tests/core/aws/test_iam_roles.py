@@ -18,6 +18,7 @@ from clearway.infra.aws import guardrail, s3_storage, wishes
 from clearway.infra.aws.client import client
 from clearway.infra.aws.jobs import AwsJobs
 from clearway.infra.aws.model_registry import mirror_approval
+from clearway.infra.aws.tuning import Search, TuningJobs, stem_of
 from clearway.infra.clock import FakeClock
 from clearway.infra.environment import Environment, project_root
 from clearway.infra.jobs import JobSpec
@@ -34,7 +35,7 @@ from sagemaker_kit import NAME, hurry, opened_account
 from serving_kit import ROW, make_package
 
 pytestmark = pytest.mark.slow
-ROLES = ("preprocess", "train", "stage", "deploy", "container", "serving", "airflow", "emr-machine")
+ROLES = ("preprocess", "train", "stage", "tune", "deploy", "container", "serving", "airflow", "emr-machine")
 BUCKET = f"arn:aws:s3:::clearway-{ACCOUNT}-{REGION}"
 SECRET = arn("secretsmanager", "secret:clearway/signing-key-abcdef")
 LEAST_USED = 0.95
@@ -128,6 +129,7 @@ _JOBS = [
     ("batch:SubmitJob", arn("batch", "job-queue/clearway-jobs")),
     ("emr-serverless:StartJobRun", arn("emr-serverless", "/applications/00abc")),
 ]
+_TUNING = arn("sagemaker", "hyper-parameter-tuning-job/clearway-tune-0123456789ab-1")
 _RECEIPT = ("s3:PutObject", f"{BUCKET}/store/flights/receipts/1.json")
 _BATCH = ("s3:PutObject", f"{BUCKET}/store/flights/batches/2013-01-01/rows.parquet")
 # And beyond that, by role.
@@ -135,7 +137,18 @@ NOR = {
     "preprocess": [*_TRAFFIC, *_JOBS, _RECEIPT, ("s3:PutObject", f"{BUCKET}/store/flights/models/a/model.onnx")],
     "emr-machine": [*_TRAFFIC, *_JOBS, _RECEIPT, ("s3:PutObject", f"{BUCKET}/store/flights/models/a/model.onnx")],
     "train": [*_TRAFFIC, *_JOBS, _RECEIPT, _BATCH, ("s3:PutObject", f"{BUCKET}/store/flights/history/1.json")],
-    "stage": [*_TRAFFIC, *_JOBS],
+    "stage": [*_TRAFFIC, *_JOBS, ("sagemaker:CreateHyperParameterTuningJob", _TUNING)],
+    "tune": [
+        *_TRAFFIC,
+        *_JOBS,
+        _RECEIPT,
+        _BATCH,
+        ("sagemaker:CreateHyperParameterTuningJob", arn("sagemaker", "hyper-parameter-tuning-job/mine")),
+        ("sagemaker:StopHyperParameterTuningJob", _TUNING),
+        ("sagemaker:DeleteHyperParameterTuningJob", _TUNING),
+        ("sagemaker:StopTrainingJob", arn("sagemaker", "training-job/clearway-train-1")),
+        ("iam:PassRole", f"arn:aws:iam::{ACCOUNT}:role/clearway-serving"),
+    ],
     "deploy": [
         *_JOBS,
         ("sagemaker:DeleteEndpoint", arn("sagemaker", "endpoint/somebody-else")),
@@ -153,6 +166,8 @@ NOR = {
     ],
     "airflow": [
         ("sagemaker:CreateTrainingJob", arn("sagemaker", "training-job/mine")),
+        ("sagemaker:CreateHyperParameterTuningJob", _TUNING),
+        ("sagemaker:StopHyperParameterTuningJob", arn("sagemaker", "hyper-parameter-tuning-job/somebody-elses")),
         ("sagemaker:DeleteEndpoint", arn("sagemaker", "endpoint/somebody-else")),
         ("batch:SubmitJob", arn("batch", "job-queue/somebody-else")),
         ("batch:RegisterJobDefinition", arn("batch", "job-definition/clearway-stage")),
@@ -185,6 +200,7 @@ def test_a_role_may_not_do_what_is_not_its_business(policies, role):
         ("airflow", "emr-machine", "elasticmapreduce.amazonaws.com"),
         ("airflow", "emr", "ec2.amazonaws.com"),
         ("deploy", "serving", "ec2.amazonaws.com"),
+        ("tune", "train", "ec2.amazonaws.com"),
     ],
 )
 def test_a_role_is_passed_to_its_service_alone(policies, role, passed, service):
@@ -229,6 +245,7 @@ def calls(empty_account, cloud, tmp_path_factory) -> dict[str, list[Call]]:
         "emr-machine": layout.features("1"),
         "train": layout.model("1"),
         "stage": layout.receipt("1"),
+        "tune": layout.release("1", "tune"),
     }.items():
         with recorded() as found[role]:
             _a_stage(cloud, address)
@@ -241,7 +258,11 @@ def calls(empty_account, cloud, tmp_path_factory) -> dict[str, list[Call]]:
     with recorded() as found["deploy-key"]:
         _bring_signing_key(cloud)
     found["deploy"] += found.pop("deploy-key")
+    with recorded() as search:
+        tuning = _a_search(cloud)
+    found["tune"] += search
     with recorded() as jobs:
+        _a_study_elsewhere(cloud, work, tuning)
         _jobs(cloud, work)
         _spark_jobs_elsewhere(cloud, work)
     with recorded() as answers:
@@ -356,6 +377,45 @@ def _jobs(cloud: Environment, work: Any) -> None:
         wait_until(lambda jobs=jobs, job=job: jobs.state(job) == "failed")
 
 
+KEY = "tune-1"
+
+
+def _a_search(cloud: Environment) -> TuningJobs:
+    """A tuning job, ordered, watched and read by the stage; its trials look for a study that is not there."""
+    aws = cloud.aws.model_copy(update={"tuning_parallel": 1})
+    jobs = TuningJobs(aws, stem=stem_of(join(cloud.store_root, "jobs", KEY, "0001")))
+    nothing = {f"{kind}ParameterRanges": [] for kind in ("Integer", "Continuous", "Categorical")}
+    search = Search(
+        strategy="Random",
+        ranges=nothing,
+        max_trials=50,
+        max_seconds=600,
+        seed=1,
+        study=join(cloud.store_root, "none"),
+        variables={},
+        tags={"team": "ops"},
+    )
+    name = jobs.start(search)
+    assert jobs.look(name).is_running
+    assert jobs.trials(name) == []
+    return jobs
+
+
+def _a_study_elsewhere(cloud: Environment, work: Any, tuning: TuningJobs) -> None:
+    """A container that left its trials to a tuning job, stopped with it, and the bill of both."""
+    (work / "stage.py").write_text("import time\ntime.sleep(60)\n")
+    elsewhere = cloud.model_copy(
+        update={"aws": cloud.aws.model_copy(update={"services": {"tune": "sagemaker_tuning"}})}
+    )
+    jobs = AwsJobs(elsewhere, command=("python", "-u", str(work / "stage.py")))
+    job = jobs.submit(JobSpec(stage="tune", inputs_json="{}", key=KEY))
+    jobs.cancel(job)
+    wait_until(lambda: jobs.usage(job))
+    (name,) = tuning.names()
+    wait_until(lambda: not tuning.look(name).is_running)
+    assert tuning.used(name)
+
+
 def _spark_jobs_elsewhere(cloud: Environment, work: Any) -> None:
     """On a cluster of their own and in pods, until they end."""
     for service in ("emr_ec2", "emr_eks"):
@@ -420,7 +480,7 @@ def test_orders_carry_what_the_installation_is(cloud, calls):
     asked = {(call.operation, call.asked.get("jobDefinition", "")): call.asked for call in calls["airflow"]}
     assert {"SubmitJob", "CreateTrainingJob", "CreateModel"} <= {operation for operation, _ in asked}
     submitted = {name: order for (operation, name), order in asked.items() if operation == "SubmitJob"}
-    assert set(submitted) == {"clearway-stage", "clearway-deploy"}
+    assert set(submitted) == {"clearway-stage", "clearway-tune", "clearway-deploy"}
     assert {order["shareIdentifier"] for order in submitted.values()} == {"ops"}
     network = {"Subnets": cloud.aws.subnets.split(), "SecurityGroupIds": cloud.aws.security_groups.split()}
     assert len(network["Subnets"]) == 2

@@ -14,6 +14,7 @@ from shape_kit import misfits
 
 API_OF = {
     "sagemaker": "sagemaker",
+    "sagemaker_tuning": "batch",
     "emr_serverless": "emr-serverless",
     "emr_ec2": "emr",
     "emr_eks": "emr-containers",

@@ -70,7 +70,8 @@ def test_up_ends_with_settings_that_are_settings(installed):
     env = Environment.load(installed)
     assert env.store_root == "s3://clearway-123456789012-us-east-1/store"
     assert env.release_store_url == "dynamodb://clearway-releases"
-    assert env.aws.batch_definitions == {"deploy": "clearway-deploy", "serve": "clearway-deploy"}
+    own = {"tune": "clearway-tune", "deploy": "clearway-deploy", "serve": "clearway-deploy"}
+    assert env.aws.batch_definitions == own
     assert (env.aws.batch_share, env.aws.tags["team"]) == ("ops", "ops")
     assert len(binary_secret(env.aws.signing_secret)) == 32
 
@@ -266,7 +267,7 @@ def failing(env: Environment) -> dict[str, str]:
 
 def test_an_account_with_everything_is_well(healthy):
     assert failing(healthy) == {}
-    assert len(doctor.examine(healthy)) == 17
+    assert len(doctor.examine(healthy)) == 18
 
 
 def test_a_setting_that_is_missing_is_not_well(healthy):

@@ -22,6 +22,7 @@ from clearway.infra.aws.emr import EmrOnEks, EmrServerless
 from clearway.infra.aws.emr_cluster import EmrOnEc2
 from clearway.infra.aws.services import Batch, Order, SageMakerTraining, Seen, Service
 from clearway.infra.aws.tags import tags_of
+from clearway.infra.aws.tuning import SageMakerTuning
 from clearway.infra.cost.prices import rate_of, read_prices, service_of
 from clearway.infra.environment import Aws, Environment
 from clearway.infra.faults import fault
@@ -47,6 +48,7 @@ CLEARWAY = ("python", "-m", "clearway")
 JOBS = "jobs"
 SERVICES: dict[str, Callable[[Aws], Service]] = {
     "sagemaker": SageMakerTraining,
+    "sagemaker_tuning": SageMakerTuning,
     "emr_serverless": EmrServerless,
     "emr_ec2": EmrOnEc2,
     "emr_eks": EmrOnEks,

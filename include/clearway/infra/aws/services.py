@@ -136,7 +136,7 @@ class SageMakerTraining:
             reason=f"{status}: {found.get('FailureReason', 'no reason given')}" if status != "Completed" else "",
             begin_s=instant_s(found.get("TrainingStartTime")),
             end_s=instant_s(found.get("TrainingEndTime")),
-            used=_trained(found),
+            used=trained(found),
         )
 
     def stop(self, job_id: str) -> None:
@@ -278,7 +278,7 @@ def key_values(values: Mapping[str, str], key: str, value: str) -> list[dict[str
     return [{key: name, value: text} for name, text in values.items()]
 
 
-def _trained(found: Mapping[str, Any]) -> tuple[Used, ...] | None:
+def trained(found: Mapping[str, Any]) -> tuple[Used, ...] | None:
     """Billable seconds at the price on demand are what spot costs: SageMaker counts the discount in seconds."""
     if "TrainingStartTime" not in found:
         return ()
