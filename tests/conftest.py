@@ -82,6 +82,7 @@ def aws(moto: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 # mark: pytest-xdist 3.8.0 writes a mark's group into the node id, where pytest 9.2.0 no longer reads it.
 GROUPS = {
     "tests/integration/test_airflow_loop.py": "airflow",
+    "tests/integration/test_airflow_on_aws.py": "airflow",
     "tests/integration/test_language_release.py": "airflow",
     "tests/integration/test_launch_stack.py": "airflow",
     "tests/integration/test_release_on_aws.py": "aws",

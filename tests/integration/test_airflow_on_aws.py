@@ -1,0 +1,207 @@
+"""The DAGs in a running Airflow with `CLEARWAY_ENV=aws`, on AWS as tests/moto_server.py models it: every strategy.
+
+One Airflow for all of them, and one champion after the other: each release trains on a month more than the one before.
+"""
+
+import itertools
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+import http_kit
+from aws_kit import account, at_endpoint, moto_server, variables
+from clearway.contracts.release_document import Phase
+from clearway.deploy.history import read_rollout
+from clearway.infra.aws.client import client
+from clearway.infra.cost.ledger import Ledger
+from clearway.infra.endpoint import open_endpoint
+from clearway.infra.environment import Environment, project_root
+from clearway.infra.jobs import open_jobs
+from clearway.infra.jobs.processes import environment_variables
+from clearway.infra.layout import Layout
+from clearway.infra.storage import open_storage
+from clearway.release import release_id
+from stack_kit import Stack, started, until
+
+pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.airflow, pytest.mark.timeout(1800)]
+PRODUCT = "seattle_rain"
+STAGES = ("ingest", "preprocess", "validate", "tune", "train", "evaluate", "approve", "deploy")
+# What the settings of the account send elsewhere; all other stages are containers of Batch.
+SERVICES = {"preprocess": "emr_serverless", "tune": "sagemaker_tuning", "train": "sagemaker"}
+# Judged by few requests within seconds, and nobody is slow: what is tried is the way, not the verdict.
+PATIENT = {"min_requests": 30, "min_step_s": 0.5, "error_margin": 0.2, "slow_s": 10.0, "slow_margin": 0.3}
+SHADOW, WATCH = {"min_rows": 50, "margin": 0.5}, {"min_s": 0.5, "min_requests": 50}
+AB_TEST = {"share_pct": 50.0, "horizon_s": 1.5}
+# Of the first release: the product as written is judged by the stage, the other trials by a tuning job, two at a time.
+NUM_TRIALS = 4
+STUDY = {"sampler": "random", "space": {"lr": {"low": 0.0005, "high": 0.002, "log": True}}}
+# strategy, kinds of steps that its record must have gone through, as_of
+RELEASES = {
+    "blue_green": ("blue_green", [], "2015-01-01"),
+    "canary": ("canary", ["split", "split"], "2015-02-01"),
+    "shadow_then_canary": (["shadow", "canary"], ["mirror", "split", "split"], "2015-03-01"),
+    "ab_test": ("ab_test", ["split", "split"], "2015-04-01"),
+    "watch": (["blue_green", "watch"], ["watch"], "2015-05-01"),
+}
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A running Airflow whose jobs, data and release documents are on AWS."""
+    folder = tmp_path_factory.mktemp("cloud")
+    products = folder / "products"
+    shutil.copytree(project_root() / "tests" / "products" / PRODUCT, products / PRODUCT)
+    with moto_server(products) as endpoint, pytest.MonkeyPatch.context() as patch:
+        for _ in at_endpoint(endpoint, patch):
+            found = Stack(folder / "home", products=products, product=PRODUCT)
+            found.variables |= variables(endpoint) | settings(found)
+            with started(found):
+                yield found
+
+
+def settings(stack: Stack) -> dict[str, str]:
+    """Of an installation on AWS, in a fresh account: as conf/aws.yaml says, but with Sail for the cluster's Spark."""
+    asked = {
+        **stack.variables,
+        "CLEARWAY_ENV": "aws",
+        "CLEARWAY__STORAGE__ROOT": "s3://none/yet",
+        "CLEARWAY__SPARK__ENGINE": "sail",
+        "CLEARWAY__JOBS__POLL_S": "0.5",
+        "CLEARWAY__ENDPOINT__ADMIN_TOKEN_FILE": str(stack.home / "serving" / "admin.token"),
+    }
+    stage = project_root() / "include" / "aws" / "clearway_job.py"
+    env = account(Environment.load(asked), stage=stage, services=SERVICES)
+    assert env.jobs.deferrable, "what is tried is the shipped configuration"
+    told = {name: value for name, value in environment_variables(env).items() if value}
+    return told | {"CLEARWAY__AWS__TUNING_PARALLEL": "2"}
+
+
+def environment_of(stack: Stack) -> Environment:
+    return Environment.load(stack.variables | {"CLEARWAY__ENDPOINT__URL": stack.endpoint_url})
+
+
+def plan(stack: Stack, strategy: str | list[str], *, num_trials: int) -> None:
+    """Write strategy and study into the product's file."""
+    file = stack.product_folder / "product.yaml"
+    written = yaml.safe_load(file.read_text(encoding="utf-8"))
+    written["rollout"] = PATIENT | {"strategy": strategy, "steps_pct": [50, 100]}
+    written["rollout"] |= {"shadow": SHADOW, "ab_test": AB_TEST, "watch": WATCH}
+    written["tune"] = STUDY | {"num_trials": num_trials}
+    file.write_text(yaml.safe_dump(written, sort_keys=False), encoding="utf-8")
+
+
+@contextmanager
+def callers_who_report(stack: Stack) -> Iterator[None]:
+    """Callers to whom a newer model does better, for an A/B test; the stack's own callers report nothing."""
+    champion, done = stack.document().champion, threading.Event()
+    rows = open_endpoint(environment_of(stack)).examples(champion.digest) if champion else []
+
+    def ask() -> None:
+        with httpx.Client(base_url=stack.endpoint_url, timeout=60) as http:
+            for number in itertools.count():
+                if done.wait(0.01):
+                    return
+                headers = {"x-clearway-sticky-key": f"reporter-{number}"}
+                body = {"instances": [rows[number % len(rows)]]}
+                answer = http.post("/invocations", json=body, headers=headers).json()
+                digest = answer["model_digest"]
+                outcome = {"key": f"reporter-{number}", "model_digest": digest}
+                outcome |= {"value": 0.2 if digest == champion.digest else 0.9}
+                http.post("/outcomes", json={"outcomes": [outcome]})
+
+    thread = threading.Thread(target=ask)
+    if rows:
+        thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        if rows:
+            thread.join(60)
+
+
+@pytest.mark.parametrize(("strategy", "kinds", "as_of"), RELEASES.values(), ids=RELEASES)
+def test_a_release_is_promoted_by(cloud: Stack, strategy: Any, kinds: list[str], as_of: str) -> None:
+    run = f"by-{'-'.join([strategy] if isinstance(strategy, str) else strategy)}"
+    before = cloud.document().champion
+    num_trials = NUM_TRIALS if before is None else 0
+    plan(cloud, strategy, num_trials=num_trials)
+    with callers_who_report(cloud):
+        cloud.api.trigger(f"{PRODUCT}_release", run, conf={"as_of": as_of, "approval": "person"}, note="")
+        states = cloud.wait("release", run, answer="Approve")
+    assert states == dict.fromkeys((*STAGES, "champion"), "success"), cloud.outputs("release", run, "evaluate")
+    document, trained = cloud.document(), cloud.outputs("release", run, "train")["model"]["digest"]
+    deployed = cloud.outputs("release", run, "deploy")
+    assert (deployed["verdict"], document.phase) == ("pass", Phase.IDLE), deployed
+    assert document.champion is not None
+    assert document.champion.digest == trained
+    assert document.previous == before
+    assert cloud.traffic().weights_pct == {trained: 100.0}
+    env, name = environment_of(cloud), release_id(f"{PRODUCT}_release", run)
+    rollout = read_rollout(open_storage(env.store_root), Layout(env.store_root, PRODUCT), name)
+    assert ([step.kind.value for step in rollout.plan] if rollout else []) == kinds
+    assert not rollout or rollout.is_last
+    check_bills(env, name, has_study=num_trials > 0)
+    assert cloud.outputs("release", run, "tune")["num_trials"] == num_trials
+    report = http_kit.get(f"{cloud.url}/clearway/runs/{PRODUCT}_release/{run}/evaluate/report.html")
+    assert (report.status_code, trained[:12] in report.text) == (httpx.codes.OK, True)
+
+
+def check_bills(env: Environment, name: str, *, has_study: bool) -> None:
+    """Each stage that is a job ran once, where the settings send it; trials are on the bill of their study."""
+    ledger, runner = Ledger(env, PRODUCT), open_jobs(env)
+    until(lambda: ledger.settle(name, runner) and not ledger.unbilled(name), seconds=120, what="the bills")
+    bills = ledger.bills(name)
+    jobs = set(STAGES) - {"approve"}
+    assert sorted(bill.stage for bill in bills) == sorted(jobs)
+    assert {bill.stage: bill.service for bill in bills} == {stage: SERVICES.get(stage, "batch") for stage in jobs}
+    assert all(bill.has_succeeded for bill in bills)
+    (tuned,) = (bill for bill in bills if bill.stage == "tune")
+    assert (env.aws.training_instance in {line.what for line in tuned.lines}) is has_study
+
+
+def test_a_month_that_landed_is_scored_and_monitored(cloud: Stack) -> None:
+    known, runs = cloud.runs("monitor"), cloud.runs("ingest")
+    day = "2015-05-01T00:00:00Z"
+    body = {"dag_id": f"{PRODUCT}_ingest", "from_date": day, "to_date": day, "max_active_runs": 1}
+    cloud.call("POST", "/backfills", body | {"reprocess_behavior": "none"})
+    run = cloud.new_run("ingest", runs)
+    assert cloud.wait("ingest", run) == {"ingest": "success", "batches": "success"}
+    monitor = cloud.new_run("monitor", known)
+    states = cloud.wait("monitor", monitor)
+    assert {states[task] for task in ("ingest", "preprocess", "serve", "monitor")} == {"success"}
+    served = cloud.outputs("monitor", monitor, "serve")
+    assert served["digest"] == cloud.document().champion.digest
+    assert served["num_rows"] > 0
+
+
+def test_the_rollback_brings_the_previous_champion_back(cloud: Stack) -> None:
+    before = cloud.document()
+    assert before.previous is not None
+    cloud.api.trigger(f"{PRODUCT}_rollback", "back", conf={"reason": "drill"}, note="")
+    assert cloud.wait("rollback", "back") == {"revert": "success", "champion": "success"}
+    assert cloud.document().champion.digest == before.previous.digest
+    assert cloud.traffic().weights_pct == {before.previous.digest: 100.0}
+
+
+def test_a_person_who_fails_a_study_stops_its_tuning_job(cloud: Stack) -> None:
+    def studies(status: str) -> set[str]:
+        found = client("sagemaker").list_hyper_parameter_tuning_jobs(StatusEquals=status)
+        return {job["HyperParameterTuningJobName"] for job in found["HyperParameterTuningJobSummaries"]}
+
+    plan(cloud, "blue_green", num_trials=25)
+    cloud.api.trigger(f"{PRODUCT}_release", "stopped", conf={"as_of": "2014-12-01"}, note="")
+    until(lambda: studies("InProgress"), seconds=420, what="a tuning job")
+    (name,) = studies("InProgress")
+    path = f"/dags/{PRODUCT}_release/dagRuns/stopped/taskInstances/tune"
+    cloud.call("PATCH", path, {"new_state": "failed"})
+    until(lambda: name in studies("Stopped"), seconds=420, what="the end of the tuning job")
+    cloud.wait("release", "stopped")
+    assert cloud.state("release", "stopped", "tune") == "failed"
+    assert studies("InProgress") == set()
