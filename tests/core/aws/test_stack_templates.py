@@ -177,6 +177,12 @@ def test_containers_have_no_public_address():
         assert "Privileged" not in definition["ContainerProperties"]
 
 
+def test_a_container_that_is_told_to_stop_hears_it():
+    # Python as a container's first process would ignore SIGTERM, as the kernel has it for signals without a handler.
+    for _, definition in resources("AWS::Batch::JobDefinition"):
+        assert definition["ContainerProperties"]["LinuxParameters"] == {"InitProcessEnabled": True}
+
+
 def test_spot_comes_first_and_the_rest_only_if_it_must():
     (queue,) = (queue for _, queue in resources("AWS::Batch::JobQueue"))
     kinds = {
