@@ -1,4 +1,4 @@
-"""A package opened by its kind, and how long its answers may take.
+"""A package opened by its kind, and how long its start and its answers may take.
 
 Apart from `kind.py`: a server of a tabular model loads no torch.
 """
@@ -11,11 +11,20 @@ from clearway.packaging.text import LANGUAGE
 # largest tens of them, and impatient callers give up after two or three seconds; the largest request for texts, eight
 # of the longest, takes seconds by itself.
 PATIENCE_S, PATIENCE_WITH_TEXT_S = 1.0, 10.0
+# The longest that a candidate's process may take until it serves: half a second of imports, with torch two and a half,
+# the model's own start, and its check. Thirty to forty times that is no slow machine any more. Whoever asks the server
+# for a candidate waits for longer, and holds the release's lease for longer still.
+START_S, START_WITH_TEXT_S = 20.0, 80.0
 
 
 def patience_s(package: Package) -> float:
     """Seconds without an answer after which a candidate that serves the package has failed."""
     return PATIENCE_WITH_TEXT_S if package.kind == LANGUAGE else PATIENCE_S
+
+
+def start_s(package: Package) -> float:
+    """Seconds after which a candidate that still does not serve the package is given up."""
+    return START_WITH_TEXT_S if package.kind == LANGUAGE else START_S
 
 
 def open_scorer(package: Package, num_threads: int = 1) -> Scorer:

@@ -22,7 +22,7 @@ from pathlib import Path
 import msgspec
 
 from clearway.contracts.errors import ConfigError, IntegrityError
-from clearway.kinds.scorers import patience_s
+from clearway.kinds.scorers import START_S, patience_s
 from clearway.packaging.package import Package
 from clearway.serve.frames import (
     CRASHED,
@@ -40,9 +40,6 @@ from clearway.serve.refusal import Refusal, bad_value, no_finite_score
 
 log = logging.getLogger("clearway.serve")
 
-# Half a second of imports, the model's own start, and its check; forty times that is no slow machine any more. An admin
-# client waits 30 s for its answer.
-START_TIMEOUT_S = 20.0
 TICK_S = 0.1
 PROBE_TIMEOUT_S = 10.0
 END_TIMEOUT_S = 5.0
@@ -332,7 +329,7 @@ class Nursery:
         default_factory=lambda: ThreadPoolExecutor(max_workers=1, thread_name_prefix="start-child")
     )
 
-    def start(self, uri: str, package: Package, *, timeout_s: float = START_TIMEOUT_S) -> Child:
+    def start(self, uri: str, package: Package, *, timeout_s: float = START_S) -> Child:
         """A child that serves the package. Raises: IntegrityError, ConfigError."""
         ours, theirs = zip(socket.socketpair(), socket.socketpair(), strict=True)
         try:

@@ -9,8 +9,9 @@ import msgspec
 import numpy as np
 import pytest
 
+from clearway.infra.endpoint.local import LOAD_TIMEOUT_S
 from clearway.infra.environment import Environment
-from clearway.kinds.scorers import PATIENCE_S, open_scorer
+from clearway.kinds.scorers import PATIENCE_S, START_S, open_scorer, start_s
 from clearway.packaging.text import MAX_TEXTS
 from clearway.serve.children import Nursery
 from clearway.serve.process import make_server
@@ -144,6 +145,11 @@ def test_a_candidate_that_reads_texts_is_waited_for_longer_than_one_that_reads_r
     finally:
         child._abandon()
         nursery.close()
+
+
+def test_a_candidate_that_reads_texts_may_start_for_longer_and_whoever_asked_for_it_still_waits(served):
+    _, package = served
+    assert START_S < start_s(package) < LOAD_TIMEOUT_S < Environment.load({}).release_store.lease_ttl_s
 
 
 def test_the_server_describes_what_it_takes(served):

@@ -13,6 +13,8 @@ from clearway.contracts.observed import Mirrored, Observed
 from clearway.infra.endpoint import DeadMan, LoggedRows, Mirror, TrafficState
 
 PROBE_HEADER = "x-clearway-probe"  # asks for an answer like any caller's that is counted apart and never logged
+# A candidate that reads text may take 80 s to start (clearway.kinds.scorers); a lease of a release lasts two minutes.
+LOAD_TIMEOUT_S = 100.0
 DIGEST_HEADER = "x-clearway-model-digest"
 
 # The server's error codes that mean something to a caller; any other refusal is a ConfigError, any 5xx Unavailable.
@@ -38,7 +40,8 @@ class LocalEndpoint:
         self._token_file, self._timeout_s = token_file, timeout_s
 
     def load(self, *, uri: str, digest: str, epoch: int) -> None:
-        self._admin("POST", "/admin/versions", {"uri": uri, "digest": digest, "epoch": epoch})
+        body = {"uri": uri, "digest": digest, "epoch": epoch}
+        self._admin("POST", "/admin/versions", body, timeout_s=max(self._timeout_s, LOAD_TIMEOUT_S))
 
     def unload(self, digest: str, *, epoch: int) -> None:
         self._admin("DELETE", f"/admin/versions/{digest}?epoch={epoch}")
@@ -96,31 +99,34 @@ class LocalEndpoint:
     def flush_log(self) -> None:
         self._admin("POST", "/admin/flush", {})
 
-    def _admin(self, method: str, path: str, body: Any = None) -> Any:
+    def _admin(self, method: str, path: str, body: Any = None, *, timeout_s: float = 0.0) -> Any:
+        """`timeout_s`: longest wait for this answer; 0: as for any."""
         try:
             token = self._token_file.read_text(encoding="ascii").strip()
         except FileNotFoundError as error:
             raise Unavailable(
                 f"admin token {self._token_file} does not exist; the model server makes it when it starts"
             ) from error
-        return self._call(method, path, body, {"authorization": f"Bearer {token}"})
+        return self._call(method, path, body, {"authorization": f"Bearer {token}"}, timeout_s=timeout_s)
 
-    def _call(self, method: str, path: str, body: Any, headers: dict[str, str]) -> Any:
+    def _call(self, method: str, path: str, body: Any, headers: dict[str, str], *, timeout_s: float = 0.0) -> Any:
         # NaN has no JSON form; the encoder writes null, which the server reads as missing, as training does.
         data = None if body is None else msgspec.json.encode(body)
         sent = {"content-type": "application/json", "connection": "close", **headers}
         try:
-            status, answer = self._exchange(method, path, data, sent)
+            status, answer = self._exchange(method, path, data, sent, timeout_s=timeout_s or self._timeout_s)
         except (OSError, http.client.HTTPException) as error:
             raise Unavailable(f"model server {self._url} does not answer: {error!r}; is it running?") from error
         if status == _OK:
             return msgspec.json.decode(answer)
         raise _refusal(status, answer, f"{method} {self._url}{path.partition('?')[0]}")
 
-    def _exchange(self, method: str, path: str, data: bytes | None, headers: dict[str, str]) -> tuple[int, bytes]:
+    def _exchange(
+        self, method: str, path: str, data: bytes | None, headers: dict[str, str], *, timeout_s: float
+    ) -> tuple[int, bytes]:
         secure = self._parts.scheme == "https"
         kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-        connection = kind(str(self._parts.hostname), self._parts.port, timeout=self._timeout_s)
+        connection = kind(str(self._parts.hostname), self._parts.port, timeout=timeout_s)
         try:
             connection.request(method, path, body=data, headers=headers)
             with connection.getresponse() as response:  # holds the socket itself once the server said it will close
