@@ -1,9 +1,12 @@
 """A product whose model reads text, in a running Airflow: from the package that carries its texts to live traffic."""
 
 import shutil
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
@@ -18,6 +21,10 @@ FIRST = "2016-01-01"
 # The texts of the first nine years and a network that learns them in seconds.
 SMALL = {"kind": "language", "context_length": 128, "num_layers": 2, "dim": 64, "num_heads": 2, "num_kv_heads": 1}
 SMALL |= {"hidden_dim": 128, "num_epochs": 2, "lr": 0.006}
+# A text takes some milliseconds here, on a busy machine many times that; slowness is no part of the story.
+CANARY = {"strategy": "canary", "steps_pct": [50, 100], "min_requests": 30, "min_step_s": 1.0}
+PAUSE_S = 0.02  # between a caller's requests
+CANARY |= {"error_margin": 0.2, "slow_s": 10.0, "slow_margin": 0.3}
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +34,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     stack = Stack(folder / "home", products=folder / "products", product=PRODUCT)
     change(stack, model=SMALL, release={"first_end": FIRST})
     # The last batch is of a past quarter: no schedule lands a newer one meanwhile.
-    change(stack, batch={"last": FIRST}, gates={"max_documents": 200, "num_resamples": 100})
+    change(stack, batch={"last": FIRST}, gates={"max_documents": 200, "num_resamples": 100}, rollout=CANARY)
     with started(stack):
         yield stack
 
@@ -51,6 +58,46 @@ def test_a_model_of_texts_goes_from_its_package_to_live_traffic(reader: Stack) -
     answer = http_kit.post(f"{reader.endpoint_url}/invocations", json=body).json()
     assert answer["model_digest"] == champion.digest
     assert 0 < answer["predictions"][0] < 8, "bits per byte"
+
+
+@contextmanager
+def callers(stack: Stack) -> Iterator[list[dict[str, Any]]]:
+    """One who asks for texts of its own, a sticky key each, for the length of a block; yields the answers."""
+    answers, stop = list[dict[str, Any]](), threading.Event()
+
+    def ask() -> None:
+        with httpx.Client(base_url=stack.endpoint_url, timeout=http_kit.PATIENCE_S) as client:
+            while not stop.is_set():
+                number = len(answers)
+                body = {"instances": [{"text": f"Returns the policy of queue {number} in this account."}]}
+                answer = client.post("/invocations", json=body, headers={"x-clearway-sticky-key": f"reader-{number}"})
+                answers.append(answer.json())
+                stop.wait(PAUSE_S)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield answers
+    finally:
+        stop.set()
+        thread.join(http_kit.PATIENCE_S)
+
+
+def test_a_better_reader_takes_the_traffic_by_its_own_verdict(reader: Stack) -> None:
+    before = reader.document().champion
+    assert before is not None
+    change(reader, model={"num_epochs": 3})
+    with callers(reader) as answers:
+        done = reader.clearway("release", "--product", PRODUCT, "--as-of", FIRST, "--run-id", "second")
+    release = done["releases"][-1]
+    assert (release["run_id"], release["outcome"]) == ("second", "promoted"), release["reason"]
+    champion = reader.document().champion
+    assert champion is not None and champion.digest != before.digest
+    assert reader.traffic().weights_pct == {champion.digest: 100.0}
+    # While it was tried, some callers were answered by it and some by the one before; none was refused.
+    assert {answer["model_digest"] for answer in answers} == {before.digest, champion.digest}
+    rollout = reader.outputs("release", "second", "deploy")
+    assert "errors: no harm" in rollout["reason"], rollout["reason"]
 
 
 def test_its_batches_land_and_nobody_says_that_they_are_watched(reader: Stack) -> None:
