@@ -13,10 +13,12 @@ from typing import Any
 import psutil
 from optuna.trial import FrozenTrial, TrialState
 
+import language_kit
 from clearway.contracts.codec import to_jsonable
 from clearway.infra.environment import Environment
 from clearway.infra.storage import to_path
 from clearway.product import LoadedProduct, Model
+from clearway.product_language import Language
 from clearway.product_tune import Range, Tune
 from clearway.tune.agenda import Kind, Task
 from clearway.tune.brief import Brief, read_brief
@@ -25,7 +27,7 @@ from clearway.tune.spec import Inputs
 from clearway.tune.study import prepared
 from clearway.tune.worker import work
 from forked_kit import run_code
-from training_kit import TINY, make_rows, make_world
+from training_kit import TINY, World, make_rows, make_world
 
 SPACE = {
     "lr": Range(low=1e-3, high=0.1, log=True),
@@ -34,6 +36,13 @@ SPACE = {
 }
 # As written, the learning rate is far too small for this few steps: there is something to find.
 MODEL = TINY.model_copy(update={"lr": 1.1e-3, "num_epochs": 2})
+SPACE_OF_TEXTS = {
+    "lr": Range(low=1e-4, high=0.1, log=True),
+    "num_layers": Range(low=1, high=2),
+    "dim": Range(low=16, high=48, step=16),
+    "batch_size": Range(low=4, high=16, step=4),
+}
+READER = language_kit.TINY.model_copy(update={"lr": 2e-4, "num_epochs": 2})
 WORKER = "clearway.tune.worker"
 TIMEOUT_S = 300
 STAGE_SHARE = 1 / 6  # of the kills, that hit the whole stage
@@ -125,13 +134,27 @@ def make_study(
 ) -> Study:
     """A study of a few short trials, with these changes to the product's `tune` section."""
     asked = Tune(**({"num_trials": 4, "max_rows": 600, "space": SPACE} | tune))
-    env = env.model_copy(update={"jobs": env.jobs.model_copy(update={"num_tune_workers": num_workers})})
-    world = make_world(env, flights, rows=make_rows(num_rows), model=model, tune=asked)
+    env = _with_workers(env, num_workers)
+    return _of(make_world(env, flights, rows=make_rows(num_rows), model=model, tune=asked))
+
+
+def make_study_of_texts(env: Environment, *, model: Language = READER, **tune: Any) -> Study:
+    """The same for a model that reads text."""
+    asked = Tune(**({"num_trials": 4, "max_rows": 150, "space": SPACE_OF_TEXTS} | tune))
+    one = _with_workers(env, 1, num_threads=1)
+    return _of(language_kit.make_world(one, model=model, tune=asked))
+
+
+def _with_workers(env: Environment, number: int, **others: Any) -> Environment:
+    return env.model_copy(update={"jobs": env.jobs.model_copy(update={"num_tune_workers": number} | others)})
+
+
+def _of(world: World) -> Study:
     given = world.inputs()
-    inputs = Inputs(product="flights", release_id="r1", dataset=given.dataset, receipt_uri=given.receipt_uri)
+    inputs = Inputs(product=given.product, release_id="r1", dataset=given.dataset, receipt_uri=given.receipt_uri)
     folder = to_path(world.layout.release("r1", "tune", "study"))
     folder.mkdir(parents=True)
-    return Study(inputs=inputs, product=world.product, env=env, folder=folder)
+    return Study(inputs=inputs, product=world.product, env=world.env, folder=folder)
 
 
 def told(ended: dict[int, FrozenTrial]) -> dict[int, tuple[TrialState, dict[str, Any], Any, dict[int, float]]]:

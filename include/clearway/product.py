@@ -379,11 +379,6 @@ class Product(Part):
 
     @pydantic.model_validator(mode="after")
     def _model_can_be_searched(self) -> "Product":
-        if self.tune.num_trials and isinstance(self.model, Language):
-            raise ValueError(
-                f"tune.num_trials is {self.tune.num_trials} and model.kind is 'language'; a study searches tabular "
-                "models only: ask for 0"
-            )
         check_space(self.tune, self.model)
         return self
 
@@ -393,7 +388,7 @@ class Product(Part):
         if not isinstance(self.model, Model) or not isinstance(self.gates, Gates) or self.label is None:
             raise ConfigError(
                 f"product {self.name!r} has a {self.model.kind} model, and this step is for tabular ones; "
-                "a language model is released, not yet tuned, fed with batches or monitored"
+                "a language model is tuned and released, not yet fed with batches or monitored"
             )
         return Tabular(label=self.label, model=self.model, gates=self.gates)
 

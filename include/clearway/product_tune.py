@@ -7,12 +7,14 @@ import pydantic
 
 from clearway.product_part import Part
 
-# Numbers of the model section that a study must not search: luck is no parameter, and checkpoints decide nothing.
-UNSEARCHED = frozenset({"seed", "checkpoint_s"})
+# Numbers of the model section that a study must not search: luck is no parameter, checkpoints decide nothing, and how
+# long a text may be is for callers.
+UNSEARCHED = frozenset({"seed", "checkpoint_s", "max_text_bytes"})
 
 
 class Range(Part):
-    """A search range for one field of Model; `log` samples its exponent; `num_points` of it on a grid, ends included.
+    """A search range for one field of the model section; `log` samples its exponent; `step`: of a whole number, only
+    `low`, `low + step` and so on to `high`; `num_points` of it on a grid, ends included.
 
     Three points: the fewest that show a bend.
     """
@@ -20,6 +22,7 @@ class Range(Part):
     low: float
     high: float
     log: bool = False
+    step: int = pydantic.Field(1, ge=1)
     num_points: int = pydantic.Field(3, ge=1, le=100)
 
     @pydantic.model_validator(mode="after")
@@ -28,7 +31,14 @@ class Range(Part):
             raise ValueError(f"low {self.low} must be less than high {self.high}")
         if self.log and self.low <= 0:
             raise ValueError(f"low {self.low} has no logarithm; allowed with log: above 0")
+        if self.step > 1 and (self.log or self.nearest(self.high) != self.high):
+            raise ValueError(f"step {self.step} does not lead from low {self.low} to high {self.high}, or beside log")
         return self
+
+    def nearest(self, value: float) -> float:
+        """The value of the range that is nearest."""
+        inside = min(self.high, max(self.low, value))
+        return inside if self.step == 1 else self.low + round((inside - self.low) / self.step) * self.step
 
 
 class Tune(Part):
@@ -36,9 +46,10 @@ class Tune(Part):
 
     `max_rows`: newest training rows a trial uses. `sampler`, `pruner`: what is tried next, and which trials end early;
     `fidelity`: what a trial starts small on where there is a pruner, `epochs` of one training or `rows` (a ninth, a
-    third, all). `cost`: a second objective, the multiply-adds of one row; then the cheapest model is chosen whose
-    log-loss is within `slack` (nats) of the best. `refresh_every`: trials judged on one validation window before the
-    next is taken. `max_seconds`, `max_money`: no trial starts after so much; 0 is no limit.
+    third, all). `cost`: a second objective, the multiply-adds of one row, or of one byte of text; then the cheapest
+    model is chosen whose loss (log-loss in nats, or bits per byte) is within `slack` of the best. `refresh_every`:
+    trials judged on one validation window before the next is taken. `max_seconds`, `max_money`: no trial starts after
+    so much; 0 is no limit.
 
     Sources: multivariate TPE is Optuna's advice for related parameters (Falkner et al. 2018). A pruner pays where
     trials are long; most studies here last minutes. Slack: the smallest difference the gates care about. The best of k
@@ -73,7 +84,7 @@ def check_space(tune: Tune, model: Part) -> None:
 
     Raises: ValueError.
     """
-    written = {name: value for name, value in model if isinstance(value, int | float) and name not in UNSEARCHED}
+    written = {name: value for name, value in model if _is_number(value) and name not in UNSEARCHED}
     for name, limits in tune.space.items():
         if name not in written:
             raise ValueError(f"tune.space names {name!r}, which is no number of model; allowed: {sorted(written)}")
@@ -83,6 +94,11 @@ def check_space(tune: Tune, model: Part) -> None:
                 "first trial is the model as written, so widen the range or write another value"
             )
         is_whole = isinstance(written[name], int)
+        if limits.step > 1 and not (is_whole and limits.nearest(written[name]) == written[name]):
+            raise ValueError(
+                f"tune.space.{name} goes from {limits.low} in steps of {limits.step} and model.{name} is "
+                f"{written[name]}; the model as written, a whole number, must be one of them"
+            )
         for end in (math.ceil(limits.low), math.floor(limits.high)) if is_whole else (limits.low, limits.high):
             try:
                 type(model).model_validate(model.model_dump() | {name: end})
@@ -90,3 +106,7 @@ def check_space(tune: Tune, model: Part) -> None:
                 raise ValueError(
                     f"tune.space.{name} reaches {end}, which model refuses: {error.errors()[0]['msg']}"
                 ) from error
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -70,7 +70,21 @@ def test_a_stage_of_tabular_models_refuses_it_by_name():
             "rollout: {strategy: [shadow, canary], shadow: {slices: {kind: [service]}}}\nrelease:\n",
             "rollout.shadow.slices ['kind'] are in no request; it has text",
         ),
-        ("release:\n", "tune: {num_trials: 3, space: {lr: {low: 0.001, high: 0.01}}}\nrelease:\n", "ask for 0"),
+        (
+            "release:\n",
+            "tune: {num_trials: 3, space: {max_text_bytes: {low: 1, high: 9000}}}\nrelease:\n",
+            "tune.space names 'max_text_bytes', which is no number of model; allowed: ['batch_size', 'context_length'",
+        ),
+        (
+            "release:\n",
+            "tune: {num_trials: 3, space: {dim: {low: 48, high: 208, step: 32}}}\nrelease:\n",
+            "tune.space.dim goes from 48.0 in steps of 32 and model.dim is 128",
+        ),
+        (
+            "release:\n",
+            "tune: {num_trials: 3, space: {dim: {low: 64, high: 200, step: 32}}}\nrelease:\n",
+            "step 32 does not lead from low 64.0 to high 200.0",
+        ),
     ],
 )
 def test_a_mistake_is_told_where_it_is(old: str, new: str, expected: str) -> None:

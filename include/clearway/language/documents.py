@@ -5,6 +5,7 @@ stands in the training part word for word shows memory, not judgement, so it is 
 repetition within the held-out part.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -40,10 +41,7 @@ def read_documents(storage: Storage, dataset: DatasetRef, *, product: LoadedProd
     split = split_days(
         rows.filter(pc.greater(pc.binary_length(rows[text]), 0)), holdout_days=product.spec.release.holdout_days
     )
-    known, is_new = set(split.train[text].to_pylist()), list[bool]()
-    for value in split.holdout[text].to_pylist():
-        is_new.append(value not in known)
-        known.add(value)
+    is_new = are_new(split.holdout[text].to_pylist(), known=split.train[text].to_pylist())
     if not any(is_new):
         raise DataError(
             f"all {len(is_new)} held-out documents from {split.holdout_start} stand in the training part word for "
@@ -55,6 +53,15 @@ def read_documents(storage: Storage, dataset: DatasetRef, *, product: LoadedProd
         holdout_start=split.holdout_start,
         num_repeated=is_new.count(False),
     )
+
+
+def are_new(texts: Iterable[str], *, known: Iterable[str]) -> list[bool]:
+    """Which texts stand neither in `known` nor earlier among themselves, word for word."""
+    seen, found = set(known), list[bool]()
+    for text in texts:
+        found.append(text not in seen)
+        seen.add(text)
+    return found
 
 
 def training_shards(

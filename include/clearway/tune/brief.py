@@ -46,7 +46,7 @@ class Brief:
     @property
     def as_written(self) -> dict[str, float]:
         """The product's own values of what is searched."""
-        return {name: getattr(self.product.spec.tabular.model, name) for name in sorted(self.tune.space)}
+        return {name: getattr(self.product.spec.model, name) for name in sorted(self.tune.space)}
 
     @property
     def seeds(self) -> tuple[dict[str, float], ...]:

@@ -18,7 +18,7 @@ OF = "of"  # user attribute of a later judgement: the trial it is of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A judged trial. `differences`: log-loss less that of the model as written, in nats, one per window it was judged
+    """A judged trial. `differences`: loss less that of the model as written, one per window it was judged
     on, its own first; `cost`: its second objective, 0 without one."""
 
     index: int
@@ -37,7 +37,7 @@ class Candidate:
 
 
 def losses_as_written(tasks: Sequence[Task], ended: Mapping[int, FrozenTrial]) -> dict[int, float]:
-    """Round → log-loss of the model as written on that round's window; rounds without one are left out."""
+    """Round → loss of the model as written on that round's window; rounds without one are left out."""
     found = {}
     for task in tasks:
         entry = ended.get(task.number)
@@ -111,7 +111,7 @@ def preferred(found: Sequence[Candidate], losses: Sequence[float], *, slack: flo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """How a study ended: the trial chosen and its log-loss less that of the model as written (0 for that itself).
+    """How a study ended: the trial chosen and its loss less that of the model as written (0 for that itself).
 
     `num_windows`: windows that the figure is a mean of; `is_confirmed`: none of them is the one it was found on.
     """

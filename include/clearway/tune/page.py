@@ -29,9 +29,9 @@ def reason_of(searched: Searched) -> str:
     if not searched.params:
         found = "found no better than product.yaml"
     elif chosen.difference > 0:
-        found = f"found cheaper than product.yaml: log-loss higher by {chosen.difference:.5f}"
+        found = f"found cheaper than product.yaml: {searched.words.loss} higher by {chosen.difference:.5f}"
     else:
-        found = f"found better than product.yaml: log-loss lower by {-chosen.difference:.5f}"
+        found = f"found better than product.yaml: {searched.words.loss} lower by {-chosen.difference:.5f}"
     if chosen.is_confirmed:
         windows = f"on {chosen.num_windows} window(s) of days that it was not searched on"
     else:
@@ -82,7 +82,7 @@ def _tiles(searched: Searched) -> str:
         (str(states.count(TrialState.PRUNED)), "pruned"),
         (str(states.count(TrialState.FAIL)), "refused"),
         (str(searched.num_deaths), "attempts that died, done again"),
-        (f"{searched.chosen.difference:+.5f}", "log-loss added by the choice"),
+        (f"{searched.chosen.difference:+.5f}", f"{searched.words.loss} added by the choice"),
         (f"{searched.spent.seconds:,.0f} s", f"of work, {searched.brief.num_workers} worker(s)"),
     ]
     if searched.brief.price_per_hour:
@@ -101,8 +101,8 @@ def _chosen(searched: Searched) -> str:
 def _rule(searched: Searched) -> str:
     if num_values(searched.brief.tune) > 1:
         slack = searched.brief.tune.slack
-        return f"The model with the fewest multiply-adds whose log-loss is within {slack:g} of the best."
-    return "The smallest log-loss; of equals the first."
+        return f"The model with the fewest multiply-adds whose {searched.words.loss} is within {slack:g} of the best."
+    return f"The smallest {searched.words.loss}; of equals the first."
 
 
 def _trials(searched: Searched, found: Sequence[Candidate]) -> str:
@@ -116,7 +116,7 @@ def _trials(searched: Searched, found: Sequence[Candidate]) -> str:
         rows.append(
             [_name(searched, c), f"{c.differences[0]:+.5f}", later, *cost, *(number(params[name]) for name in names)]
         )
-    head = ["trial", "log-loss added", "judged again", *(["multiply-adds"] if has_cost else [])]
+    head = ["trial", f"{searched.words.loss} added", "judged again", *(["multiply-adds"] if has_cost else [])]
     listed = table([*head, *names], rows, numeric=range(1, len(head) + len(names)))
     refused = [
         f"<li>trial {index}: {text(entry.user_attrs[REFUSED])}</li>"
@@ -162,7 +162,7 @@ def _settings(searched: Searched) -> str:
         ("sampler", tune.sampler),
         ("pruner", pruner),
         ("workers", f"{brief.num_workers}, {brief.num_threads} thread(s) each{known}"),
-        ("seed", str(brief.product.spec.tabular.model.seed)),
+        ("seed", str(brief.product.spec.model.seed)),
         ("budget", f"{tune.num_trials} trials, {_limit(tune.max_seconds)} seconds, {_limit(tune.max_money)} money"),
     ]
     return table(("", ""), [[text(k), text(v)] for k, v in rows])

@@ -19,7 +19,7 @@ MIN_FOR_IMPORTANCE = 10  # fewer trials than Optuna draws at random before it mo
 
 
 def history(searched: Searched, found: Sequence[Candidate]) -> str:
-    """Log-loss of each trial less that of the model as written on the same rows, and the best so far."""
+    """Loss of each trial less that of the model as written on the same rows, and the best so far."""
     at = [float(c.index) for c in found]
     differences = _thousandths(found)
     best = np.minimum.accumulate(differences)
@@ -30,7 +30,7 @@ def history(searched: Searched, found: Sequence[Candidate]) -> str:
         x=(-0.5, last + 0.5),
         y=(low, high),
         x_label="trial",
-        y_label="log-loss added, 0.001 nats",
+        y_label=_added(searched),
         x_ticks=[(float(round(v)), f"{v:.0f}") for v, _ in ticks(0, last)],
         y_ticks=ticks(low, high, digits=1),
     )
@@ -84,7 +84,7 @@ def _loss(trial: FrozenTrial) -> float:
 def parallel_coordinates(searched: Searched, found: Sequence[Candidate]) -> str:
     """One line per trial through its parameters; the best quarter in colour, the chosen one on top."""
     brief = searched.brief
-    space = distributions(brief.product.spec.tabular.model, brief.tune.space)
+    space = distributions(brief.product.spec.model, brief.tune.space)
     names, trials = list(space), searched.trials
     at = np.linspace(0, 1, len(names) + 1)
     losses = dict(zip((c.index for c in found), _thousandths(found), strict=True))
@@ -94,7 +94,7 @@ def parallel_coordinates(searched: Searched, found: Sequence[Candidate]) -> str:
     num_best = max(1, round(BEST_SHARE * len(ranked)))
     marks = [vertical(axes, float(x), color="#8a97a6", dashed=False) for x in at]
     ends = [*_limits(brief), (f"{low:.1f}", f"{high:.1f}")]
-    for place, (x, name, limits) in enumerate(zip(at, [*names, "log-loss added"], ends, strict=True)):
+    for place, (x, name, limits) in enumerate(zip(at, [*names, f"{searched.words.loss} added"], ends, strict=True)):
         marks.append(_label(axes, float(x), name, limits, row=place % 2))
     for place, index in enumerate(ranked):
         heights = [to_unit(space[name], trials[index].params[name]) for name in names]
@@ -107,14 +107,14 @@ def parallel_coordinates(searched: Searched, found: Sequence[Candidate]) -> str:
 
 
 def pareto_front(searched: Searched, found: Sequence[Candidate]) -> str:
-    """Cost and log-loss of each trial, and the trials that no other beats in both."""
+    """Cost and loss of each trial, and the trials that no other beats in both."""
     differences, costs = _thousandths(found), [c.cost for c in found]
     y, x = _around(differences, spread=0.9), _around(costs, spread=1.0)
     axes = Axes(
         x=x,
         y=y,
-        x_label="multiply-adds of a row",
-        y_label="log-loss added, 0.001 nats",
+        x_label=f"multiply-adds of {searched.words.priced}",
+        y_label=_added(searched),
         x_ticks=ticks(*x, count=4, digits=0),
         y_ticks=ticks(*y, digits=1),
     )
@@ -161,6 +161,10 @@ def _label(axes: Axes, x: float, name: str, limits: tuple[str, str], *, row: int
     return f'<text {place} y="{below:.0f}">{name} {limits[0]}</text><text {place} y="10">{limits[1]}</text>'
 
 
+def _added(searched: Searched) -> str:
+    return f"{searched.words.loss} added, 0.001 {searched.words.unit}"
+
+
 def _thousandths(found: Sequence[Candidate]) -> list[float]:
-    """Difference of each trial to the model as written on its own window, in 0.001 nats."""
+    """Difference of each trial to the model as written on its own window, in thousandths."""
     return [1e3 * c.differences[0] for c in found]

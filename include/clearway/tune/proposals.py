@@ -18,10 +18,10 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from clearway.product import Model
 from clearway.product_tune import Range, Tune
 from clearway.tune import cma_es
 from clearway.tune.agenda import Pace
+from clearway.tune.kinds import Settings
 
 # Resource of pruners: percent of a whole trial. Reports come at each tenth (epochs) or at 11, 33 and 100 (rows), so the
 # first rung is a tenth; a third of the trials go on at each. Source: Li et al. 2018, Hyperband, with eta 3.
@@ -30,14 +30,14 @@ FIRST_RUNG_PCT, WHOLE_PCT, REDUCTION = 10, 100, 3
 MEDIAN_TRIALS, MEDIAN_WARMUP_PCT = 5, 20
 
 
-def distributions(model: Model, space: Mapping[str, Range]) -> dict[str, BaseDistribution]:
+def distributions(model: Settings, space: Mapping[str, Range]) -> dict[str, BaseDistribution]:
     """Optuna's names for the space, sorted."""
     return {name: _distribution(getattr(model, name), space[name]) for name in sorted(space)}
 
 
 def _distribution(written: float, limits: Range) -> BaseDistribution:
     if isinstance(written, int):
-        return IntDistribution(math.ceil(limits.low), math.floor(limits.high), log=limits.log)
+        return IntDistribution(math.ceil(limits.low), math.floor(limits.high), log=limits.log, step=limits.step)
     return FloatDistribution(limits.low, limits.high, log=limits.log)
 
 
@@ -56,12 +56,12 @@ def view(known: Sequence[FrozenTrial], tune: Tune, *, seed: int) -> Study:
 
 
 def num_values(tune: Tune) -> int:
-    """Objectives: log-loss, and the cost where one is asked for."""
+    """Objectives: the loss, and the cost where one is asked for."""
     return 1 if tune.cost == "none" else 2
 
 
 def proposed(
-    study: Study, tune: Tune, *, model: Model, pace: Pace, index: int, given: Mapping[str, float] | None
+    study: Study, tune: Tune, *, model: Settings, pace: Pace, index: int, given: Mapping[str, float] | None
 ) -> Trial:
     """The next trial of a view, with its values chosen; `given`: of a seed."""
     space = distributions(model, tune.space)
@@ -90,11 +90,14 @@ def to_unit(distribution: BaseDistribution, value: float) -> float:
 
 
 def from_unit(distribution: BaseDistribution, place: float) -> float:
-    """Inverse of `to_unit`, never outside the range; whole numbers are rounded."""
+    """Inverse of `to_unit`, never outside the range; whole numbers are rounded, to a step where there are any."""
     low, high, is_log = _limits(distribution)
     value = math.exp(math.log(low) + place * math.log(high / low)) if is_log else low + place * (high - low)
     value = min(high, max(low, value))
-    return round(value) if isinstance(distribution, IntDistribution) else value
+    if not isinstance(distribution, IntDistribution):
+        return value
+    step = distribution.step
+    return round(value) if step == 1 else round(low + round((value - low) / step) * step)
 
 
 def _limits(distribution: BaseDistribution) -> tuple[float, float, bool]:
@@ -103,7 +106,7 @@ def _limits(distribution: BaseDistribution) -> tuple[float, float, bool]:
 
 
 def _evolved(
-    study: Study, space: Mapping[str, BaseDistribution], *, model: Model, pace: Pace, index: int
+    study: Study, space: Mapping[str, BaseDistribution], *, model: Settings, pace: Pace, index: int
 ) -> dict[str, float]:
     known = study.get_trials(deepcopy=False)[pace.num_seeds :]
     start = np.array([to_unit(space[name], getattr(model, name)) for name in space])

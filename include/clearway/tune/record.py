@@ -36,7 +36,7 @@ def run_record(searched: Searched, *, page: str, product: str, release_id: str, 
 
 def _trials(searched: Searched) -> list[Metric]:
     judged = {i: e for i, e in sorted(searched.trials.items()) if e.state is TrialState.COMPLETE}
-    losses = [Metric(name="log_loss", value=e.values[0], step=i) for i, e in judged.items()]
+    losses = [Metric(name=searched.words.metric, value=e.values[0], step=i) for i, e in judged.items()]
     costs = [Metric(name="multiply_adds", value=e.values[1], step=i) for i, e in judged.items() if len(e.values) > 1]
     return [*losses, *costs]
 
@@ -44,7 +44,7 @@ def _trials(searched: Searched) -> list[Metric]:
 def _totals(searched: Searched) -> list[Metric]:
     last = max(searched.trials)
     totals = {
-        "log_loss_added": searched.chosen.difference,
+        f"{searched.words.metric}_added": searched.chosen.difference,
         "num_trials": float(len(searched.trials)),
         "num_windows": float(searched.num_windows),
         "num_deaths": float(searched.num_deaths),

@@ -5,23 +5,21 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
 from optuna.trial import FrozenTrial
 
 from clearway.contracts.errors import DataError
-from clearway.infra.datasets import DAY, LABEL
 from clearway.infra.environment import Environment
 from clearway.infra.release_store import open_release_store
 from clearway.infra.storage import Storage, join, open_storage
 from clearway.packaging.package import open_package
 from clearway.product import LoadedProduct
-from clearway.tabular.training_set import training_rows
 from clearway.tune.agenda import Kind, Task
 from clearway.tune.brief import BRIEF, ROWS, Brief, read_brief, write_rows
 from clearway.tune.budget import Spent, spent
 from clearway.tune.choosing import Choice, choice
 from clearway.tune.crew import run_crew
 from clearway.tune.journal import Journal
+from clearway.tune.kinds import Words, searchable
 from clearway.tune.proposals import distributions, grid, num_values
 from clearway.tune.spec import Inputs
 from clearway.tune.windows import by_day, trimmed, windows_of
@@ -40,6 +38,11 @@ class Searched:
     params: dict[str, float]
     spent: Spent
     num_deaths: int
+
+    @property
+    def words(self) -> Words:
+        """How this kind's figures are called."""
+        return searchable(self.brief.product).words
 
     @property
     def trials(self) -> dict[int, FrozenTrial]:
@@ -110,7 +113,7 @@ def prepared(inputs: Inputs, *, product: LoadedProduct, env: Environment, folder
     Journal.create(folder, num_values=num_values(product.spec.tune))
     if (folder / BRIEF).exists() and (folder / ROWS).exists():
         return read_brief(folder)
-    storage, tune, model = open_storage(env.store_root), product.spec.tune, product.spec.tabular.model
+    storage, tune, model = open_storage(env.store_root), product.spec.tune, product.spec.model
     num_workers = env.jobs.num_tune_workers or env.jobs.num_threads
     champion = _champion(product, env, storage)
     num_trials = tune.num_trials
@@ -118,7 +121,7 @@ def prepared(inputs: Inputs, *, product: LoadedProduct, env: Environment, folder
         points = grid(distributions(model, tune.space), tune.space, seed=model.seed)
         num_trials = min(num_trials, len(points) + 1 + bool(champion))
     num_wanted = math.ceil(num_trials / tune.refresh_every) + 1 if num_trials > tune.refresh_every else 1
-    rows = by_day(_rows(inputs, product, env, storage))
+    rows = by_day(searchable(product).rows(storage, inputs.dataset, product=product, env=env))
     rows, windows = trimmed(rows, windows_of(rows, max_rows=tune.max_rows, num_wanted=num_wanted))
     brief = Brief(
         product=product,
@@ -136,24 +139,15 @@ def prepared(inputs: Inputs, *, product: LoadedProduct, env: Environment, folder
     return brief
 
 
-def _rows(inputs: Inputs, product: LoadedProduct, env: Environment, storage: Storage) -> pa.Table:
-    """Labelled training rows with what the model sees; the holdout is cut off before anything else looks."""
-    train = training_rows(storage, inputs.dataset, product=product, env=env).train
-    return train.select([DAY, LABEL, *product.spec.features.columns])
-
-
 def _champion(product: LoadedProduct, env: Environment, storage: Storage) -> dict[str, float]:
     """What serves now, moved into the space where it lies outside; {} if nothing serves, or if it is as written."""
     document, _ = open_release_store(env).read(product.name)
     if document.champion is None:
         return {}
-    version, model, space = document.champion, product.spec.tabular.model, product.spec.tune.space
+    version, model, space = document.champion, product.spec.model, product.spec.tune.space
     facts = open_package(storage, version.uri, version.digest, key_folder=env.home / "keys").facts
     trained = facts["params"]
-    found = {
-        name: min(limits.high, max(limits.low, trained.get(name, getattr(model, name))))
-        for name, limits in sorted(space.items())
-    }
+    found = {name: limits.nearest(trained.get(name, getattr(model, name))) for name, limits in sorted(space.items())}
     return {} if found == {name: getattr(model, name) for name in sorted(space)} else found
 
 

@@ -17,16 +17,16 @@ from optuna import Study, TrialPruned
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from clearway.contracts.errors import DataError, Unmeasurable
+from clearway.engine.world import make_deterministic
 from clearway.infra.faults import fault
 from clearway.infra.orphans import die_with_parent
-from clearway.tabular.fit import make_deterministic
-from clearway.tabular.training_set import settings_of
 from clearway.tune.agenda import Kind, Task
 from clearway.tune.brief import Brief, read_brief, read_rows
 from clearway.tune.budget import SECONDS, is_spent
 from clearway.tune.choosing import AS_WRITTEN, OF, finalists, known_trials, losses_as_written, shift_of
 from clearway.tune.journal import Journal
-from clearway.tune.objective import PCT, Judged, Report, judged
+from clearway.tune.kinds import Judged, Report, Searchable, searchable
+from clearway.tune.objective import PCT, judged
 from clearway.tune.proposals import num_values, proposed, view
 
 LOG = logging.getLogger("clearway.tune")
@@ -46,7 +46,8 @@ def work_on(folder: Path, tasks: tuple[Task, ...]) -> None:
     """Work until nothing of these leading tasks is left to do."""
     brief, journal = read_brief(folder), Journal(folder)
     make_deterministic(brief.num_threads)
-    worker = _Worker(brief=brief, journal=journal, rows=read_rows(folder), tasks=tasks)
+    kind = searchable(brief.product)
+    worker = _Worker(brief=brief, journal=journal, kind=kind, rows=read_rows(folder), tasks=tasks)
     while not worker.is_done():
         if not worker.step():
             time.sleep(PAUSE_S)
@@ -56,6 +57,7 @@ def work_on(folder: Path, tasks: tuple[Task, ...]) -> None:
 class _Worker:
     brief: Brief
     journal: Journal
+    kind: Searchable
     rows: pa.Table
     tasks: tuple[Task, ...]
 
@@ -82,12 +84,13 @@ class _Worker:
                 entry = _refusal(f"its worker died {num_before} times; see the log of the stage, try with more memory")
             fault("tune.before_entry")
             self.journal.enter(task, entry)
-        LOG.info("%s", _line(task, entry, num_left=len(self.tasks) - len(ended) - 1))
+        num_left = len(self.tasks) - len(ended) - 1
+        LOG.info("%s", _line(task, entry, loss=self.kind.words.loss, num_left=num_left))
         fault("tune.after_trial")
         return True
 
     def _trial(self, task: Task, ended: Mapping[int, FrozenTrial]) -> FrozenTrial:
-        brief, tune, model = self.brief, self.brief.tune, self.brief.product.spec.tabular.model
+        brief, tune, model = self.brief, self.brief.tune, self.brief.product.spec.model
         known = self.tasks[: task.num_known]
         study = view(known_trials(known, ended), tune, seed=model.seed + task.index)
         given = brief.seeds[task.index] if task.index < len(brief.seeds) else None
@@ -123,10 +126,11 @@ class _Worker:
     def _judged(self, task: Task, params: dict[str, float], report: Report) -> Judged:
         product, window = self.brief.product, self.brief.window(task)
         return judged(
+            self.kind,
             window.older(self.rows),
             window.newer(self.rows),
-            features=product.spec.features,
-            settings=settings_of(product, params),
+            product=product,
+            settings=product.spec.model.overridden(params),
             tune=self.brief.tune,
             report=report,
         )
@@ -146,7 +150,7 @@ def _report(trial: Trial, curve: dict[int, float], shift: float, *, can_prune: b
 
 
 def _values(found: Judged) -> list[float]:
-    return [found.log_loss, float(found.multiply_adds)]
+    return [found.loss, float(found.multiply_adds)]
 
 
 def _entry(
@@ -169,9 +173,9 @@ def _refusal(reason: str) -> FrozenTrial:
     return create_trial(state=TrialState.FAIL, user_attrs={REFUSED: reason})
 
 
-def _line(task: Task, entry: FrozenTrial, *, num_left: int) -> str:
+def _line(task: Task, entry: FrozenTrial, *, loss: str, num_left: int) -> str:
     name = f"trial {task.index}" if task.kind is Kind.TRIAL else f"place {task.index} judged again, round {task.round}"
-    said = f"log-loss {entry.values[0]:.5f}" if entry.values else entry.user_attrs[REFUSED]
+    said = f"{loss} {entry.values[0]:.5f}" if entry.values else entry.user_attrs[REFUSED]
     return f"{name}: {entry.state.name.lower()}, {said}; {num_left} tasks to go"
 
 
