@@ -52,6 +52,7 @@ class PreparedTable:
     split: Split
     training_set: TrainingSet
     reference: Beside  # the network trains on one core: what the package says of the rows is made on another meanwhile
+    num_threads: int
 
     @property
     def sizes(self) -> Mapping[str, Any]:
@@ -95,6 +96,7 @@ class PreparedTable:
             weights=weights,
             facts=facts,
             rows=self.reference.found(folder / REFERENCE),
+            num_threads=self.num_threads,
         )
 
 
@@ -123,7 +125,12 @@ class TabularKind:
         )
         reference = Beside(partial(rows_reference, split.train, training_set.encoder))
         return PreparedTable(
-            product=product.spec, settings=settings, split=split, training_set=training_set, reference=reference
+            product=product.spec,
+            settings=settings,
+            split=split,
+            training_set=training_set,
+            reference=reference,
+            num_threads=env.jobs.num_threads,
         )
 
     def fit(

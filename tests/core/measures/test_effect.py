@@ -38,6 +38,30 @@ def test_the_same_model_and_rows_give_the_same_effects_and_stay_as_they_are() ->
     assert np.array_equal(numeric, before)
 
 
+def test_a_row_is_scored_again_only_if_its_value_is_another() -> None:
+    rng, counts = np.random.default_rng(2), list[int]()
+    seldom = np.where(rng.random(400) < 0.9, np.nan, 1.0)
+    numeric = np.column_stack([rng.normal(size=400), np.full(400, np.nan), seldom])
+
+    def counted(rows: Floats) -> Floats:
+        counts.append(len(rows))
+        return np.nan_to_num(rows).sum(axis=1) / 10
+
+    found = effects(counted, (numeric,), ["always", "never", "seldom"])
+    assert counts[0] == 400
+    assert counts[1] > 390
+    assert len(counts) == 3
+    assert 0 < counts[2] < 120
+    assert found["never"] == 0
+    assert found["seldom"] == pytest.approx(counts[2] / 400 / 10)
+
+
+def test_threads_change_no_figure() -> None:
+    numeric, category = parts()
+    names = ["a", "b", "c", "d"]
+    assert effects(score, (numeric, category), names, num_threads=3) == effects(score, (numeric, category), names)
+
+
 @given(st.lists(st.one_of(st.none(), st.floats(0, 1)), min_size=1, max_size=30))
 def test_weights_add_up_to_one_and_each_feature_keeps_half_of_its_place(found: list[float | None]) -> None:
     counted = weights(found)
