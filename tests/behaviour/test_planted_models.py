@@ -59,7 +59,7 @@ def held(quarter, honest):
             quarter.open(champion) if champion else None,
             split=split,
             yardsticks=yardsticks,
-            operational=(),
+            operational=list,
             product=spec,
             num_threads=2,
             make_rng=make_rng,

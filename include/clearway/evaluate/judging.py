@@ -1,6 +1,6 @@
 """One candidate against the yardsticks and the champion, on the holdout."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -36,12 +36,15 @@ def judge_candidate(
     *,
     split: Split,
     yardsticks: Yardsticks,
-    operational: Sequence[Check],
+    operational: Callable[[], Sequence[Check]],
     product: Product,
     num_threads: int,
     make_rng: MakeRng,
 ) -> Measured:
-    """Score, compare, gate. `operational`: checks made elsewhere (latency, the live server). Raises: Unmeasurable."""
+    """Score, compare, gate. `operational`: waits for checks made elsewhere (latency, the live server).
+
+    Raises: Unmeasurable.
+    """
     gates, held = product.tabular.gates, yardsticks.held
     models = {CANDIDATE: candidate} | ({CHAMPION: champion} if champion else {})
     scores = {name: _score(model, split.holdout, num_threads=num_threads) for name, model in models.items()}
@@ -69,7 +72,7 @@ def judge_candidate(
         has_champion=champion is not None,
         schema=tuple(candidate.schema["order"]),
     )
-    judgement = judge_model(case, extra=[unseen_check(candidate, split.holdout_start), *operational])
+    judgement = judge_model(case, extra=[unseen_check(candidate, split.holdout_start), *operational()])
     return Measured(holdout=holdout, evidence=evidence, yardsticks=yardsticks, judgement=judgement)
 
 

@@ -3,7 +3,7 @@
 The stage itself holds what is the same for all: packages, the real server, latency, the evaluation's file and its page.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -71,8 +71,9 @@ class Judge(Protocol):
         """Read the rows; apart from judging, so that a server can start meanwhile. Raises: DataError."""
         ...
 
-    def judge(self, operational: Sequence[Check]) -> Found:
-        """Score, compare, gate. `operational`: checks made elsewhere (latency, the live server).
+    def judge(self, operational: Callable[[], Sequence[Check]]) -> Found:
+        """Score, compare, gate. `operational`: waits for checks made elsewhere (latency, the live server); called once
+        all else is measured, since the server is asked meanwhile.
 
         Raises: Unmeasurable.
         """

@@ -1,6 +1,6 @@
 """A language model against a compressor and the champion, on later documents that it never saw."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +38,7 @@ class LanguageJudge:
         case = self._case
         self._documents = read_documents(case.storage, case.dataset, product=case.product, env=case.env)
 
-    def judge(self, operational: Sequence[Check]) -> "LanguageFound":
+    def judge(self, operational: Callable[[], Sequence[Check]]) -> "LanguageFound":
         case, documents, parts = self._case, self._documents, self._case.product.spec.language
         assert documents is not None, "read comes first"
         make_rng = seeded(case.dataset.digest)
@@ -58,7 +58,7 @@ class LanguageJudge:
             schema=tuple(case.candidate.schema["order"]),
             text=parts.text,
         )
-        extra = [unseen_check(case.candidate, documents.holdout_start), *operational]
+        extra = [unseen_check(case.candidate, documents.holdout_start), *operational()]
         return LanguageFound(evidence_found=evidence, margin=gated.margin, judgement=judge_texts(gated, extra))
 
     def _scored(self, documents: Documents, judged: pa.Table) -> Texts:

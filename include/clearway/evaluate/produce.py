@@ -1,7 +1,8 @@
 """The work of the evaluate stage: rows and models in, evaluation and page out."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -48,28 +49,31 @@ def produce(
     asked = judge_of(
         Case(candidate=candidate, champion=serving, dataset=inputs.dataset, product=product, env=env, storage=storage)
     )
-    with model_server(env, product=product.name, clock=SystemClock()) as ready:
+    with ThreadPoolExecutor(1) as beside, model_server(env, product=product.name, clock=SystemClock()) as ready:
         asked.read()
         latency = time_single_rows(candidate)
-        operational = [
-            latency_check(latency, limit_ms=asked.latency_ms),
-            smoke(ready(), inputs.model, candidate),
-        ]
-    fault("evaluate.after_smoke")
-    # Matrices here are small: a second BLAS thread waits more than it computes (a fit took 0.3 CPU seconds with one,
-    # 1.4 with two threads, on busy cores far more), and adds in another order, so figures would follow the machine.
-    with threadpool_limits(1, user_api="blas"):
-        found = _found(asked, operational)
+        # A server takes two seconds to start and to load the package; until its answer is due, rows are judged.
+        answered = beside.submit(lambda: smoke(ready(), inputs.model, candidate))
+
+        def operational() -> list[Check]:
+            checks = [latency_check(latency, limit_ms=asked.latency_ms), answered.result()]
+            fault("evaluate.after_smoke")
+            return checks
+
+        # Matrices here are small: a second BLAS thread waits more than it computes (a fit took 0.3 CPU seconds with
+        # one, 1.4 with two, on busy cores far more), and adds in another order, so figures would follow the machine.
+        with threadpool_limits(1, user_api="blas"):
+            found = _found(asked, operational)
     fault("evaluate.before_write")
     return _write(inputs, found, latency, case=case, product=product, storage=storage, layout=layout)
 
 
-def _found(asked: Judge, operational: Sequence[Check]) -> Found:
+def _found(asked: Judge, operational: Callable[[], Sequence[Check]]) -> Found:
     try:
         return asked.judge(operational)
     except Unmeasurable as error:
         return Nothing(
-            judgement=judge([Check(name="measurable", verdict=Verdict.ERROR, reason=str(error)), *operational])
+            judgement=judge([Check(name="measurable", verdict=Verdict.ERROR, reason=str(error)), *operational()])
         )
 
 

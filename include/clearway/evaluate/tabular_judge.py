@@ -1,6 +1,6 @@
 """A tabular model against boosted trees, a straight line and the champion, on days it never saw."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +42,7 @@ class TabularJudge:
         )
         self._split = split_at(rows, holdout_days=spec.release.holdout_days)
 
-    def judge(self, operational: Sequence[Check]) -> "TabularFound":
+    def judge(self, operational: Callable[[], Sequence[Check]]) -> "TabularFound":
         case, split, spec = self._case, self._split, self._case.product.spec
         assert split is not None, "read comes first"
         make_rng, num_threads = seeded(case.dataset.digest), case.env.jobs.num_threads

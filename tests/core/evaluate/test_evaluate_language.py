@@ -63,7 +63,7 @@ def test_planted_faults_fail_by_their_own_gates(world: World, tmp_path: Path):
         )
         judge = LanguageJudge(case)
         judge.read()
-        return stopped(judge.judge([]).judgement.checks)
+        return stopped(judge.judge(list).judgement.checks)
 
     assert judged(package) == set()
     assert judged(package, champion=package) == set()
@@ -88,7 +88,7 @@ def test_a_champion_of_another_kind_is_left_to_a_person(world: World, tmp_path: 
     )
     judge = LanguageJudge(other)
     judge.read()
-    assert stopped(judge.judge([]).judgement.checks) == {"champion_comparable"}
+    assert stopped(judge.judge(list).judgement.checks) == {"champion_comparable"}
 
 
 class Champion:
