@@ -9,7 +9,6 @@ from types import ModuleType
 from typing import Any
 
 import pyarrow.compute as pc
-import safetensors.torch
 
 from clearway import tabular
 from clearway.contracts.errors import IntegrityError
@@ -30,10 +29,13 @@ from clearway.tabular.beside import Beside
 from clearway.tabular.contents import base_rate, package_contents, rows_reference
 from clearway.tabular.fit import Rows, World, fit
 from clearway.tabular.model import ModelShape, shape_of
+from clearway.tabular.teacher import SCORED_AHEAD
 from clearway.tabular.training_set import (
     ARRAYS,
+    BOOSTERS,
     TrainingSet,
     make_training_set,
+    read_arrays,
     settings_of,
     training_rows,
     write_arrays,
@@ -75,11 +77,11 @@ class PreparedTable:
         return self.split.holdout_start
 
     def write(self, folder: Path) -> None:
-        write_arrays(self.training_set, folder / ARRAYS)
+        write_arrays(self.training_set, folder)
         self.reference.start(folder / REFERENCE)
 
     def forget(self, folder: Path) -> None:
-        for name in (ARRAYS, REFERENCE):
+        for name in (ARRAYS, BOOSTERS, REFERENCE):
             (folder / name).unlink(missing_ok=True)
 
     def contents(self, folder: Path, *, job: str, facts: dict[str, Any]) -> PackageContents:
@@ -121,7 +123,11 @@ class TabularKind:
         settings = settings_of(product, params)
         split = training_rows(storage, dataset, product=product, env=env)
         training_set = make_training_set(
-            split.train, features=product.spec.features, model=settings, num_threads=env.jobs.num_threads
+            split.train,
+            features=product.spec.features,
+            model=settings,
+            num_threads=env.jobs.num_threads,
+            scored=SCORED_AHEAD,
         )
         reference = Beside(partial(rows_reference, split.train, training_set.encoder))
         return PreparedTable(
@@ -145,13 +151,15 @@ class TabularKind:
         should_stop: Callable[[], bool],
     ) -> Trained:
         model = Model.model_validate(settings)
+        arrays, lesson = read_arrays(folder)
         return fit(
-            Rows(**safetensors.torch.load_file(folder / ARRAYS)),
+            Rows(**arrays),
             _shape(model, sizes),
             model,
             world=World(rank=world.rank, size=world.size, device=world.device, is_bfloat16=is_bfloat16),
             keeping=keeping(model.checkpoint_s),
             should_stop=should_stop,
+            lesson=lesson,
         )
 
 
