@@ -87,7 +87,7 @@ def _bring_rows(storage: Storage, folder: Path, shared: str) -> None:
 
 
 def _search_of(brief: Brief, env: Environment, shared: str, inputs: Inputs) -> Search:
-    tune, model = brief.tune, brief.product.spec.tabular.model
+    tune, model = brief.tune, brief.product.spec.model
     variables = {k: v for k, v in cloud_variables(env).items() if not k.startswith(PREFIX) or k.startswith(_TOLD)}
     tags = tags_of(
         env,
@@ -132,7 +132,7 @@ def _enter(trials: list[TrialSeen], brief: Brief, folder: Path) -> None:
 
 
 def _entry(trial: TrialSeen, brief: Brief) -> FrozenTrial:
-    space = distributions(brief.product.spec.tabular.model, brief.tune.space)
+    space = distributions(brief.product.spec.model, brief.tune.space)
     is_judged = trial.ending is Ending.JUDGED
     return create_trial(
         state=TrialState.COMPLETE if is_judged else TrialState.FAIL,

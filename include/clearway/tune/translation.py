@@ -6,8 +6,8 @@ from typing import Any
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 
 from clearway.contracts.errors import ConfigError
-from clearway.product import Model
 from clearway.product_tune import Tune
+from clearway.tune.kinds import Settings
 from clearway.tune.proposals import distributions, grid
 
 STRATEGIES = {"tpe": "Bayesian", "random": "Random", "grid": "Grid"}
@@ -30,6 +30,12 @@ def check(tune: Tune) -> None:
             "all trials of one job are judged alike",
             f"set tune.refresh_every to {tune.num_trials} or more",
         )
+    stepped = sorted(name for name, limits in tune.space.items() if limits.step > 1)
+    if stepped and tune.sampler != "grid":
+        raise _refused(
+            f"tune.space.{stepped[0]} has step {tune.space[stepped[0]].step}, and its ranges have every whole number",
+            "allowed: step 1, or tune.sampler grid",
+        )
     if len(tune.space) > MAX_RANGES:
         raise _refused(f"tune.space has {len(tune.space)} parameters", f"allowed: {MAX_RANGES}")
 
@@ -38,7 +44,7 @@ def strategy_of(tune: Tune) -> str:
     return STRATEGIES[tune.sampler]
 
 
-def num_trials_there(tune: Tune, model: Model, *, num_left: int) -> int:
+def num_trials_there(tune: Tune, model: Settings, *, num_left: int) -> int:
     """Trials to ask for; 0 where the points of a grid count themselves.
 
     Raises: ConfigError for a grid that would have to be cut short, which a tuning job cannot be.
@@ -54,7 +60,7 @@ def num_trials_there(tune: Tune, model: Model, *, num_left: int) -> int:
     return 0
 
 
-def ranges_of(tune: Tune, model: Model) -> dict[str, list[dict[str, Any]]]:
+def ranges_of(tune: Tune, model: Settings) -> dict[str, list[dict[str, Any]]]:
     """Ranges of the space. Raises: ConfigError for a parameter with too many points."""
     whole, real, listed = list[dict[str, Any]](), list[dict[str, Any]](), list[dict[str, Any]]()
     for name, found in distributions(model, tune.space).items():

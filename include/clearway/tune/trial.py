@@ -3,7 +3,7 @@
     python -m clearway.tune.trial [--ml /opt/ml]
 
 Its values come from SageMaker's file of hyper-parameters, rows and settings from the study's folder in the store. Its
-log-loss is a line of its output; a trial that has none says why in SageMaker's file for that.
+loss is a line of its output; a trial that has none says why in SageMaker's file for that.
 """
 
 import argparse
@@ -14,13 +14,13 @@ import tempfile
 from pathlib import Path
 
 from clearway.contracts.errors import ClearwayError
+from clearway.engine.world import make_deterministic
 from clearway.infra.aws.tuning import LINE, METRIC
 from clearway.infra.storage import join, open_storage
-from clearway.tabular.fit import make_deterministic
-from clearway.tabular.training_set import settings_of
 from clearway.tune import translation
 from clearway.tune.brief import BRIEF, ROWS, Brief, read_rows
-from clearway.tune.objective import Judged, judged
+from clearway.tune.kinds import Judged, searchable
+from clearway.tune.objective import judged
 from clearway.tune.proposals import distributions
 
 ML = Path("/opt/ml")
@@ -30,7 +30,7 @@ EXIT_REFUSED = 2
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code: 0 with a log-loss; 2 for values that cannot be trained on, and whatever else is ours to say."""
+    """Exit code: 0 with a loss; 2 for values that cannot be trained on, and whatever else is ours to say."""
     parser = argparse.ArgumentParser(prog="python -m clearway.tune.trial", description="One trial of a tuning job.")
     parser.add_argument("--ml", type=Path, default=ML, metavar="FOLDER", help="SageMaker's folder of the container")
     ml = parser.parse_args(arguments).ml
@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         (ml / FAILURE).write_text(str(error)[:MAX_FAILURE_CHARS], encoding="utf-8")
         logging.getLogger("clearway.tune").error("%s", error)
         return EXIT_REFUSED
-    sys.stdout.write(LINE.format(name=METRIC, value=found.log_loss) + "\n")
+    sys.stdout.write(LINE.format(name=METRIC, value=found.loss) + "\n")
     return 0
 
 
@@ -52,16 +52,17 @@ def trial(texts: dict[str, str]) -> Judged:
     storage = open_storage(study)
     brief = Brief.from_json(storage.read(join(study, BRIEF)))
     make_deterministic(brief.num_threads)
-    space = distributions(brief.product.spec.tabular.model, brief.tune.space)
-    window = brief.windows[0]
+    model, window = brief.product.spec.model, brief.windows[0]
+    params = translation.params_of(texts, distributions(model, brief.tune.space))
     with tempfile.TemporaryDirectory(prefix="clearway-trial-") as folder:
         (Path(folder) / ROWS).write_bytes(storage.read(join(study, ROWS)))
         rows = read_rows(Path(folder))
         return judged(
+            searchable(brief.product),
             window.older(rows),
             window.newer(rows),
-            features=brief.product.spec.features,
-            settings=settings_of(brief.product, translation.params_of(texts, space)),
+            product=brief.product,
+            settings=model.overridden(params),
             tune=brief.tune,
             report=lambda *_: None,
         )

@@ -17,9 +17,9 @@ from clearway.infra.aws.services import Batch, Order, Seen, check_settings, inst
 from clearway.infra.environment import PREFIX, Aws
 from clearway.infra.jobs.usage import Used
 
-METRIC = "log_loss"
+METRIC = "loss"
 # What a trial prints, and what SageMaker finds in its lines.
-LINE, PATTERN = "clearway {name}={value:.17g};", r"clearway log_loss=([-+0-9.eE]+);"
+LINE, PATTERN = "clearway {name}={value:.17g};", r"clearway loss=([-+0-9.eE]+);"
 # Limits of the service: ResourceLimits and HyperParameterTrainingJobEnvironmentMap in its model.
 MIN_SECONDS, MAX_VARIABLES = 120, 48
 _ENDING = {"Failed", "Stopped"}
@@ -243,7 +243,7 @@ def _trial_of(found: Mapping[str, Any]) -> TrialSeen:
     metric = found.get("FinalHyperParameterTuningJobObjectiveMetric")
     is_judged = found["TrainingJobStatus"] == "Completed" and metric is not None
     status = found["TrainingJobStatus"]
-    reason = found.get("FailureReason") or ("it said no log-loss" if status == "Completed" else "no reason given")
+    reason = found.get("FailureReason") or ("it said no loss" if status == "Completed" else "no reason given")
     return TrialSeen(
         name=found["TrainingJobName"],
         params=found["TunedHyperParameters"],
