@@ -19,6 +19,7 @@ from clearway.tune.kinds import searchable
 from clearway.tune.page import reason_of
 from clearway.tune.run import run
 from clearway.tune.study import prepared, search
+from clearway.tune.trial import trial
 from clearway.tune.worker import REFUSED
 from language_kit import HOLDOUT_START, STORAGE
 from tune_kit import READER, SPACE_OF_TEXTS, make_study_of_texts, told, trials_of
@@ -115,6 +116,19 @@ def test_killed_and_run_again_ends_as_if_undisturbed(env):
     done = again.run()
     assert done.returncode == 0, done.stderr[-2000:]
     assert told(again.ended()) == calm
+
+
+def test_a_machine_of_a_tuning_job_does_the_same_trial(env):
+    space = {name: SPACE_OF_TEXTS[name] for name in ("lr", "num_layers")}
+    study = make_study_of_texts(env, num_trials=2, space=space)
+    brief = prepared(study.inputs, product=study.product, env=study.env, folder=study.folder)
+    rows, window = read_rows(study.folder), brief.windows[0]
+    settings = study.product.spec.model.overridden({"lr": 0.01, "num_layers": 2})
+    here = searchable(study.product).judged(
+        window.older(rows), window.newer(rows), product=study.product, settings=settings, report=lambda *_: None
+    )
+    there = trial({"study": study.folder.as_uri(), "lr": "0.01", "num_layers": '"2"'})
+    assert there == here
 
 
 def test_a_spent_budget_starts_nothing_more(env):

@@ -45,8 +45,9 @@ def test_a_grid_is_its_points():
         ({"cost": "multiply_adds"}, "'multiply_adds' is a second objective"),
         ({"num_trials": 26}, "set tune.refresh_every to 26 or more"),
         ({"space": {f"p{i}": Range(low=0, high=1) for i in range(31)}}, "31 parameters; allowed: 30"),
+        ({"space": {"num_bins": Range(low=2, high=16, step=7)}}, "tune.space.num_bins has step 7"),
     ],
-    ids=["sampler", "pruner", "cost", "windows", "parameters"],
+    ids=["sampler", "pruner", "cost", "windows", "parameters", "steps"],
 )
 def test_what_a_tuning_job_cannot_say_is_refused(changes, said):
     with pytest.raises(ConfigError, match="cannot do this study") as refused:
@@ -59,6 +60,13 @@ def test_too_many_points_of_one_parameter_are_refused():
     space = {"lr": Range(low=1e-3, high=0.1, num_points=31)}
     with pytest.raises(ConfigError, match=r"tune.space.lr has 31 points; allowed: 30"):
         translation.ranges_of(tune_of(sampler="grid", space=space), MODEL)
+
+
+def test_steps_are_points_of_a_grid():
+    grid = tune_of(sampler="grid", space={"num_bins": Range(low=2, high=16, step=7)})
+    translation.check(grid)
+    (one,) = translation.ranges_of(grid, MODEL)["CategoricalParameterRanges"]
+    assert one == {"Name": "num_bins", "Values": ["2", "9", "16"]}
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
