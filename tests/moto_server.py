@@ -6,8 +6,8 @@ job ends as the process ends. Also added, as AWS behaves and moto does not: a tr
 token are taken once, training and tuning jobs can be stopped (`moto_training.py`), and all say afterwards what they
 bill: a training ten seconds at least, three tenths of them on spot; a Spark job a worker of 4 vCPU and 16 GB for a
 minute at least; a container of Batch the size it was given. A cluster of EMR has one machine per unit that its fleets
-begin with, which live as long as it does; it ends with its step. What a container may not see, how a network fails,
-what a fleet does without spot capacity, and scaling are not modelled.
+begin with, which live as long as it does; it ends with its step. Conditional writes are atomic (`moto_turns.py`). What
+a container may not see, how a network fails, what a fleet does without spot capacity, and scaling are not modelled.
 """
 
 import json
@@ -35,6 +35,7 @@ from moto.server import ThreadedMotoServer
 
 import moto_stacks
 import moto_training
+import moto_turns
 
 ACCOUNT, REGION = "123456789012", "us-east-1"
 
@@ -323,6 +324,7 @@ def main(port: int, folder: Path) -> None:
     run_clusters(machines)
     run_containers(machines)
     moto_stacks.add()
+    moto_turns.add()
     ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False).start()
     sys.stdout.write("ready\n")
     sys.stdout.flush()
