@@ -49,7 +49,7 @@ ENV PATH=/opt/venv/bin:$PATH \
 # Jobs bring their command, but for trials of a tuning job, which start `train`. Batch, which runs this image as well,
 # names the user below.
 FROM project AS training
-COPY --chmod=0755 docker/train /usr/local/bin/train
+COPY --chmod=0755 include/aws/train /usr/local/bin/train
 CMD ["python", "-m", "clearway", "--help"]
 
 # Started with one word, `serve`. As a volume the folder keeps its owner on Fargate, so a task without rights can write it.

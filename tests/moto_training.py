@@ -26,7 +26,7 @@ from moto.sagemaker.models import SageMakerModelBackend
 from moto.sagemaker.responses import SageMakerResponse
 
 GROUP = "/aws/sagemaker/TrainingJobs"
-TRAIN = Path(__file__).parents[1] / "docker" / "train"
+TRAIN = Path(__file__).parents[1] / "include" / "aws" / "train"
 PAGE = 1  # trials of a page: fewer than SageMaker's, so that whoever does not turn pages is found out
 _create = SageMakerModelBackend.create_training_job
 
@@ -172,7 +172,8 @@ class Tuning:
         summary |= {"CreationTime": trial.training_start_time, "TrainingStartTime": trial.training_start_time}
         self.summaries.append(summary)
         home = self._machines.home_of(f"ml/{name}")
-        static = {**asked["StaticHyperParameters"], "_tuning_objective_metric": "log_loss"}
+        (metric_asked,) = asked["AlgorithmSpecification"]["MetricDefinitions"]
+        static = {**asked["StaticHyperParameters"], "_tuning_objective_metric": metric_asked["Name"]}
         file = home / "input" / "config" / "hyperparameters.json"
         file.parent.mkdir(parents=True)
         file.write_text(json.dumps(static | values), encoding="utf-8")
@@ -182,8 +183,7 @@ class Tuning:
             end(trial, code, reason=f"{failure.read_text()}, " if failure.exists() else "")
             summary["TrainingEndTime"], metric = trial.training_end_time, self._metric(name)
             if metric is not None:
-                (asked_for,) = asked["AlgorithmSpecification"]["MetricDefinitions"]
-                objective = {"MetricName": asked_for["Name"], "Value": metric, "Type": "Minimize"}
+                objective = {"MetricName": metric_asked["Name"], "Value": metric, "Type": "Minimize"}
                 summary["FinalHyperParameterTuningJobObjectiveMetric"] = objective
             slots.release()
             done.set()

@@ -109,7 +109,7 @@ def test_a_tuning_jobs_trials_make_the_record_of_every_study(there):
     assert {tag["Key"]: tag["Value"] for tag in order["Tags"]}["clearway:stage"] == "tune"
     # The same values, tried where Optuna's workers try them, have the same loss.
     told = {name: repr(value) for name, value in entries[1].params.items()} | {"study": shared}
-    assert trial.trial(told).log_loss == pytest.approx(entries[1].values[0], rel=1e-6)
+    assert trial.trial(told).loss == pytest.approx(entries[1].values[0], rel=1e-6)
     page = render(found, release_id="r1").decode()
     assert "SageMaker, Random" in page
     record = run_record(found, page=page, product="flights", release_id="r1", job="j")
@@ -257,5 +257,5 @@ def test_a_number_is_found_in_its_line_again():
 
     for value in (0.1, 1e-17, 123456.789, 0.6931471805599453):
         assert [
-            float(text) for text in re.findall(tuning.PATTERN, tuning.LINE.format(name="log_loss", value=value))
+            float(text) for text in re.findall(tuning.PATTERN, tuning.LINE.format(name=tuning.METRIC, value=value))
         ] == [value]
