@@ -106,6 +106,7 @@ def test_pruned_trials_keep_their_curve_in_bits(env, fidelity, steps):
     assert trials[0].intermediate_values[min(steps)] == pytest.approx(8, abs=0.3)
 
 
+@pytest.mark.long  # the journal is that of every study: test_tune_kill.py
 @pytest.mark.slow
 def test_killed_and_run_again_ends_as_if_undisturbed(env):
     study = make_study_of_texts(env, num_trials=3)
