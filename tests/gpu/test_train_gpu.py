@@ -13,7 +13,7 @@ from clearway.product import Model
 from clearway.tabular.bins import Bins
 from clearway.tabular.fit import Keeping, Rows, World, fit, has_fast_bfloat16, make_deterministic
 from clearway.tabular.model import predict, shape_of
-from clearway.tabular.training_set import TrainingSet, encode, write_arrays
+from clearway.tabular.training_set import ARRAYS, TrainingSet, encode, write_arrays
 from clearway.train.launch import launch, num_local_processes
 from clearway.train.worker import Job
 from engine_kit import digest, keep_in, run
@@ -66,7 +66,7 @@ def test_resume_on_the_gpu_is_exact(tmp_path):
 
 def test_workers_on_all_gpus(tmp_path):
     made = training_set()
-    write_arrays(made, tmp_path)
+    write_arrays(made, tmp_path / ARRAYS)
     job = Job(
         folder=str(tmp_path),
         identity="j",

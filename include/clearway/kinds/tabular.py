@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pyarrow.compute as pc
+import safetensors.torch
 
 from clearway import tabular
 from clearway.contracts.errors import IntegrityError
@@ -29,13 +30,10 @@ from clearway.tabular.beside import Beside
 from clearway.tabular.contents import base_rate, package_contents, rows_reference
 from clearway.tabular.fit import Rows, World, fit
 from clearway.tabular.model import ModelShape, shape_of
-from clearway.tabular.teacher import SCORED_AHEAD
 from clearway.tabular.training_set import (
     ARRAYS,
-    BOOSTERS,
     TrainingSet,
     make_training_set,
-    read_arrays,
     settings_of,
     training_rows,
     write_arrays,
@@ -77,11 +75,11 @@ class PreparedTable:
         return self.split.holdout_start
 
     def write(self, folder: Path) -> None:
-        write_arrays(self.training_set, folder)
+        write_arrays(self.training_set, folder / ARRAYS)
         self.reference.start(folder / REFERENCE)
 
     def forget(self, folder: Path) -> None:
-        for name in (ARRAYS, BOOSTERS, REFERENCE):
+        for name in (ARRAYS, REFERENCE):
             (folder / name).unlink(missing_ok=True)
 
     def contents(self, folder: Path, *, job: str, facts: dict[str, Any]) -> PackageContents:
@@ -123,11 +121,7 @@ class TabularKind:
         settings = settings_of(product, params)
         split = training_rows(storage, dataset, product=product, env=env)
         training_set = make_training_set(
-            split.train,
-            features=product.spec.features,
-            model=settings,
-            num_threads=env.jobs.num_threads,
-            scored=SCORED_AHEAD,
+            split.train, features=product.spec.features, model=settings, num_threads=env.jobs.num_threads
         )
         reference = Beside(partial(rows_reference, split.train, training_set.encoder))
         return PreparedTable(
@@ -151,15 +145,13 @@ class TabularKind:
         should_stop: Callable[[], bool],
     ) -> Trained:
         model = Model.model_validate(settings)
-        arrays, lesson = read_arrays(folder)
         return fit(
-            Rows(**arrays),
+            Rows(**safetensors.torch.load_file(folder / ARRAYS)),
             _shape(model, sizes),
             model,
             world=World(rank=world.rank, size=world.size, device=world.device, is_bfloat16=is_bfloat16),
             keeping=keeping(model.checkpoint_s),
             should_stop=should_stop,
-            lesson=lesson,
         )
 
 

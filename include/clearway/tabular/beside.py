@@ -15,8 +15,6 @@ from typing import Any
 from clearway.infra.orphans import die_with_parent
 
 LOG = logging.getLogger("clearway.train")
-# Above the training's own: what goes on beside must not slow the network, which everything waits for.
-NICE = 5
 
 Document = dict[str, Any]
 
@@ -47,7 +45,6 @@ class Beside:
 
     def _write(self, path: Path) -> None:
         die_with_parent()
-        os.nice(NICE)
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         temporary.write_text(json.dumps(self._compute()), encoding="utf-8")
         temporary.replace(path)

@@ -18,7 +18,6 @@ from clearway.engine.world import CPU, make_deterministic
 from clearway.engine.world import World as Peers
 from clearway.product import Model
 from clearway.tabular.model import ModelShape, Noise, TabularModel, build, loss_sum
-from clearway.tabular.teacher import Lesson
 
 if TYPE_CHECKING:
     from torch.distributed.tensor.parallel import ParallelStyle
@@ -56,19 +55,13 @@ class World(Peers):
 
 
 class TabularTask:
-    """Rows in memory, one network that is small enough for every device. Implements `engine.task.Task`.
+    """Rows in memory, one network that is small enough for every device. Implements `engine.task.Task`."""
 
-    `lesson`: of the rows whose label is not known yet. On a CPU batches are then made ahead of time in a second thread,
-    which scores them on the core that the network leaves idle.
-    """
-
+    is_resident = True
     terms_per_sample = 1.0  # a row; its members each train as if they were alone
 
-    def __init__(
-        self, rows: Rows, shape: ModelShape, settings: Model, *, rank: int, lesson: Lesson | None = None
-    ) -> None:
+    def __init__(self, rows: Rows, shape: ModelShape, settings: Model, *, rank: int) -> None:
         self.rows, self.shape, self.settings, self._rank = rows, shape, settings, rank
-        self.is_resident, self._lesson = lesson is None, lesson
         self._noise: Noise | None = None
 
     @property
@@ -83,9 +76,6 @@ class TabularTask:
         return 6.0 * self.shape.num_members * weights
 
     def place(self, device: torch.device) -> None:
-        if self._lesson is not None and device.type != "cpu":
-            self._lesson.finish()
-            self.is_resident, self._lesson = True, None
         self.rows = self.rows.to(device)
         self._noise = _noise(self.settings, device, rank=self._rank)
 
@@ -102,8 +92,6 @@ class TabularTask:
         return True
 
     def batch(self, index: Tensor) -> Batch:
-        if self._lesson is not None:
-            self._lesson.at(index.numpy())
         return {
             "bin": self.rows.bin[index].to(torch.int64),
             "place": self.rows.place[index],
@@ -127,14 +115,13 @@ def fit(
     keeping: Keeping | None,
     should_stop: Callable[[], bool],
     on_report: Callable[[Report], None] | None = None,
-    lesson: Lesson | None = None,
 ) -> Trained:
-    """Train to the end, or until any rank is asked to stop. `lesson` fills the labels of `rows` that are NaN.
+    """Train to the end, or until any rank is asked to stop.
 
     Raises: DataError if the loss or a parameter stops being finite (nothing of that state is kept).
     """
     return train(
-        TabularTask(rows, shape, settings, rank=world.rank, lesson=lesson),
+        TabularTask(rows, shape, settings, rank=world.rank),
         recipe_of(settings),
         plan_of(world),
         world=world,

@@ -11,12 +11,8 @@ nearest row, ours is any); learning scores instead of labels, also Hinton, Vinya
 Shapes: R rows, M mixtures, F columns (numeric first, then category indices).
 """
 
-import json
 import sys
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,58 +40,19 @@ _TREES: dict[str, Any] = {
 }
 # Mixtures made by one task of a thread, from a generator of its own.
 _CHUNK_ROWS = 16_384
-# Share of the mixtures that is scored before the network starts. To score one and put it into a batch takes 28 us of a
-# core, to train on it 20 (CPU time, flights' sizes): with half of them known, the network need not wait for the rest.
-SCORED_AHEAD = 0.5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lesson:
-    """Mixtures, and scores of as many as were asked for; the others are scored once somebody wants them.
-
-    Args:
-        mixtures: [M, F]. scores: NaN where not scored yet. [M]
-        boosters: whose mean the scores are.
-    """
-
-    mixtures: Matrix
-    scores: Matrix
-    boosters: Sequence[Any]
-
-    def at(self, index: npt.NDArray[np.int64]) -> Matrix:
-        """Scores of the mixtures of these numbers. One thread at a time may call this."""
-        unknown = index[np.isnan(self.scores[index])]
-        if len(unknown):
-            self.scores[unknown] = _mean_score(self.boosters, self.mixtures[unknown])
-        found: Matrix = self.scores[index]
-        return found
-
-    def finish(self) -> None:
-        """Score the rest."""
-        for start in range(0, len(self.scores), _CHUNK_ROWS):
-            self.at(np.arange(start, min(start + _CHUNK_ROWS, len(self.scores))))
 
 
 def lesson(
-    label: Matrix,
-    rows: Matrix,
-    *,
-    num_numeric: int,
-    teacher: Teacher,
-    seed: int,
-    num_threads: int,
-    scored: float = 1.0,
-) -> Lesson:
-    """Mixtures and the trees' scores of them; the same for any number of threads.
+    label: Matrix, rows: Matrix, *, num_numeric: int, teacher: Teacher, seed: int, num_threads: int
+) -> tuple[Matrix, Matrix]:
+    """Mixtures [M, F] and the trees' scores of them [M]; the same for any number of threads.
 
     Args:
         label: 0 or 1. [R]
         rows: as trees take them, NaN for missing. [R, F]
-        scored: share of the mixtures to score now.
     """
     size = min(teacher.num_mixtures * len(rows), teacher.max_mixtures)
-    mixtures, scores = np.empty((size, rows.shape[1]), np.float32), np.full(size, np.nan, np.float32)
-    num_scored = round(scored * size)
+    mixtures, scores = np.empty((size, rows.shape[1]), np.float32), np.empty(size, np.float32)
     lightgbm()  # in one thread: see there
 
     def fit(number: int) -> Any:
@@ -108,24 +65,10 @@ def lesson(
         def fill(start: int) -> None:
             part = slice(start, min(start + _CHUNK_ROWS, size))
             mixtures[part] = _mixed(rows, part, size=size, share=teacher.share, seed=seed)
-            known = slice(start, min(part.stop, num_scored))
-            if known.start < known.stop:
-                scores[known] = _mean_score(boosters, mixtures[known])
+            scores[part] = np.mean([b.predict(mixtures[part], num_threads=1) for b in boosters], axis=0)
 
         list(pool.map(fill, range(0, size, _CHUNK_ROWS)))
-    return Lesson(mixtures=mixtures, scores=scores, boosters=boosters)
-
-
-def write_boosters(boosters: Sequence[Any], path: Path) -> None:
-    """Replace `path` atomically, by LightGBM's own text of each: their scores are the same to the bit."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps([booster.model_to_string() for booster in boosters]), encoding="utf-8")
-    temporary.replace(path)
-
-
-def read_boosters(path: Path) -> list[Any]:
-    """What `write_boosters` left."""
-    return [lightgbm().Booster(model_str=text) for text in json.loads(path.read_text(encoding="utf-8"))]
+    return mixtures, scores
 
 
 def lightgbm() -> Any:
@@ -150,14 +93,6 @@ def _fit(label: Matrix, rows: Matrix, number: int, *, num_numeric: int, teacher:
     settings, lgb, categorical = _TREES | asked, lightgbm(), list(range(num_numeric, rows.shape[1]))
     data = lgb.Dataset(rows, label, categorical_feature=categorical, params=settings)
     return lgb.train(settings, data, num_boost_round=teacher.num_trees)
-
-
-def _mean_score(boosters: Sequence[Any], rows: Matrix) -> Matrix:
-    """[R], added booster by booster: a row's score is the same, to the bit, alone and among others."""
-    total = np.zeros(len(rows))
-    for booster in boosters:
-        total += booster.predict(rows, num_threads=1)
-    return (total / len(boosters)).astype(np.float32)
 
 
 def _kept(num_rows: int, number: int, *, teacher: Teacher) -> npt.NDArray[np.int64]:

@@ -1,8 +1,7 @@
 """From a dataset to the arrays that every training process maps into memory.
 
 Written once per job as safetensors: bin int16 [R, N], place float32 [R, N], category int32 [R, C], label float32 [R].
-With a teacher (teacher.py) rows are made up, and a label is the teacher's score; where some are left to the workers,
-those are NaN, `mixture` float32 [R, N + C] is what the trees take, and the trees lie beside.
+With a teacher (teacher.py) rows are made up, and a label is the teacher's score.
 Workers get a path instead of rows, so one process or many, forked or launched by torchrun elsewhere, read the same.
 """
 
@@ -13,8 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import safetensors.numpy
-import safetensors.torch
-import torch
 
 from clearway.contracts.errors import DataError
 from clearway.contracts.refs import DatasetRef
@@ -26,37 +23,31 @@ from clearway.packaging.encoder import Encoder
 from clearway.packaging.split import Split, split_at
 from clearway.product import Features, LoadedProduct, Model
 from clearway.tabular.bins import Bins
-from clearway.tabular.teacher import Lesson, lesson, read_boosters, write_boosters
+from clearway.tabular.teacher import lesson
 
 # In a job's folder.
-ARRAYS, BOOSTERS = "arrays.safetensors", "boosters.json"
-MIXTURE = "mixture"
+ARRAYS = "arrays.safetensors"
 # A category value seen less often than this shares the unknown index: its own vector could only memorise.
 MIN_CATEGORY_COUNT = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSet:
-    """Encoded rows with the state they were encoded by. `lesson`: None if all labels are known."""
+    """Encoded rows with the state they were encoded by."""
 
     encoder: Encoder
     bins: Bins
     arrays: dict[str, npt.NDArray[np.generic]]
-    lesson: Lesson | None = None
 
     @property
     def num_rows(self) -> int:
         return int(self.arrays["label"].shape[0])
 
 
-def make_training_set(
-    table: pa.Table, *, features: Features, model: Model, num_threads: int = 1, scored: float = 1.0
-) -> TrainingSet:
+def make_training_set(table: pa.Table, *, features: Features, model: Model, num_threads: int = 1) -> TrainingSet:
     """Fit encoder and bins on `table` (training rows only) and encode it, or what a teacher makes of it.
 
-    Args:
-        num_threads: the result does not depend on it.
-        scored: share of the labels that the teacher makes now; the others are NaN and left to `lesson`.
+    `num_threads`: the result does not depend on it.
 
     Raises: DataError if a label is not 0 or 1, or if there is only one class; RowError for a value that is no number.
     """
@@ -66,22 +57,18 @@ def make_training_set(
     numeric, category = encoder.encode_table(table)
     label, bins = _labels(table), Bins.fit(numeric, num_bins=model.num_bins)
     learned: npt.NDArray[np.generic] = category
-    taught: Lesson | None = None
     if model.teacher is not None:
-        taught = lesson(
+        mixtures, label = lesson(
             label,
             np.hstack([numeric, category.astype(np.float32)]),
             num_numeric=bins.num_columns,
             teacher=model.teacher,
             seed=model.seed,
             num_threads=num_threads,
-            scored=scored,
         )
-        numeric, learned = np.split(taught.mixtures, [bins.num_columns], axis=1)
-        label = taught.scores
+        numeric, learned = np.split(mixtures, [bins.num_columns], axis=1)
     arrays = encode(bins, numeric, learned, num_threads=num_threads)
-    left = taught if taught is not None and np.isnan(label).any() else None
-    return TrainingSet(encoder=encoder, bins=bins, arrays=arrays | {"label": label}, lesson=left)
+    return TrainingSet(encoder=encoder, bins=bins, arrays=arrays | {"label": label})
 
 
 def encode(
@@ -105,27 +92,11 @@ def training_rows(storage: Storage, dataset: DatasetRef, *, product: LoadedProdu
     return split_at(rows, holdout_days=product.spec.release.holdout_days)
 
 
-def write_arrays(training_set: TrainingSet, folder: Path) -> None:
-    """Replace each file atomically. Not synced: after a power loss the arrays are made again."""
-    arrays, lesson = training_set.arrays, training_set.lesson
-    if lesson is not None:
-        write_boosters(lesson.boosters, folder / BOOSTERS)
-        arrays = arrays | {MIXTURE: lesson.mixtures}
-    path = folder / ARRAYS
+def write_arrays(training_set: TrainingSet, path: Path) -> None:
+    """Replace `path` atomically. Not synced: after a power loss the arrays are made again."""
     temporary = path.with_suffix(".tmp")
-    safetensors.numpy.save_file(arrays, temporary)
+    safetensors.numpy.save_file(training_set.arrays, temporary)
     temporary.replace(path)
-
-
-def read_arrays(folder: Path) -> tuple[dict[str, torch.Tensor], Lesson | None]:
-    """What `write_arrays` left. The lesson fills the very labels that are among the arrays."""
-    arrays = safetensors.torch.load_file(folder / ARRAYS)
-    if MIXTURE not in arrays:
-        return arrays, None
-    mixtures = arrays.pop(MIXTURE).numpy()
-    arrays["label"] = arrays["label"].clone()
-    scores = arrays["label"].numpy()
-    return arrays, Lesson(mixtures=mixtures, scores=scores, boosters=read_boosters(folder / BOOSTERS))
 
 
 def _labels(table: pa.Table) -> npt.NDArray[np.float32]:

@@ -16,7 +16,7 @@ from clearway.packaging.runtime import OnnxScorer
 from clearway.tabular.fit import Rows, fit
 from clearway.tabular.fit import World as Peers
 from clearway.tabular.model import shape_of
-from clearway.tabular.training_set import make_training_set, write_arrays
+from clearway.tabular.training_set import ARRAYS, make_training_set, write_arrays
 from clearway.train.launch import launch
 from clearway.train.run import run
 from clearway.train.worker import Job
@@ -171,7 +171,7 @@ def test_two_processes_reach_the_loss_of_one(world: World, tmp_path):
     for num_processes in (1, 2):
         folder = tmp_path / str(num_processes)
         folder.mkdir()
-        write_arrays(training_set, folder)
+        write_arrays(training_set, folder / ARRAYS)
         job = Job(
             folder=str(folder),
             identity="j",
