@@ -15,7 +15,7 @@ from pathlib import Path
 
 from clearway.contracts.errors import ClearwayError
 from clearway.engine.world import make_deterministic
-from clearway.infra.aws.tuning import LINE, METRIC
+from clearway.infra.aws.tuning import LINE
 from clearway.infra.storage import join, open_storage
 from clearway.tune import translation
 from clearway.tune.brief import BRIEF, ROWS, Brief, read_rows
@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         (ml / FAILURE).write_text(str(error)[:MAX_FAILURE_CHARS], encoding="utf-8")
         logging.getLogger("clearway.tune").error("%s", error)
         return EXIT_REFUSED
-    sys.stdout.write(LINE.format(name=METRIC, value=found.loss) + "\n")
+    sys.stdout.write(LINE.format(value=found.loss) + "\n")
     return 0
 
 

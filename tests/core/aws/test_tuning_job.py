@@ -256,6 +256,4 @@ def test_a_number_is_found_in_its_line_again():
     import re
 
     for value in (0.1, 1e-17, 123456.789, 0.6931471805599453):
-        assert [
-            float(text) for text in re.findall(tuning.PATTERN, tuning.LINE.format(name=tuning.METRIC, value=value))
-        ] == [value]
+        assert [float(text) for text in re.findall(tuning.PATTERN, tuning.LINE.format(value=value))] == [value]

@@ -101,6 +101,18 @@ def status_of(error: Exception) -> int:
 
 
 @contextmanager
+def excused(*codes: str) -> Iterator[None]:
+    """Go on after a refusal of one of these codes, by which a service says what its caller knows how to take."""
+    from botocore import exceptions as botocore  # noqa: PLC0415
+
+    try:
+        yield
+    except botocore.ClientError as error:
+        if code_of(error) not in codes:
+            raise
+
+
+@contextmanager
 def explained(what: str, *, refused: str = "") -> Iterator[None]:
     """Turn errors of a call that botocore has given up on into ours; `what` names the thing it was about.
 

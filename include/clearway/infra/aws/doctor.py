@@ -27,12 +27,13 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Question:
-    """`ask` says what there is, and whether that will do."""
+    """`ask` says what there is, and whether that will do. `named`: the setting that it asks about, if it is one."""
 
     about: str
     allowed: str
     todo: str
     ask: Callable[[], tuple[bool, str]]
+    named: str | None = None
 
 
 def examine(env: Environment) -> list[Check]:
@@ -44,7 +45,7 @@ def _answered(question: _Question) -> Check:
     from botocore import exceptions as botocore  # noqa: PLC0415
 
     try:
-        is_good, found = question.ask()
+        is_good, found = (False, "not set") if question.named == "" else question.ask()
     except (ClearwayError, botocore.ClientError) as error:
         is_good, found = False, str(error)
     return Check(about=question.about, is_good=is_good, found=found, allowed=question.allowed, todo=question.todo)
@@ -168,7 +169,8 @@ def _of_secret(secret: str) -> _Question:
         about="signing key",
         allowed=f"a binary secret of {KEY_BYTES} bytes",
         todo=f"run `aws up`, or make one of {KEY_BYTES} random bytes and set {PREFIX}AWS__SIGNING_SECRET",
-        ask=_if_named(secret, ask),
+        named=secret,
+        ask=ask,
     )
 
 
@@ -189,7 +191,8 @@ def _of_image(about: str, image: str, variable: str) -> _Question:
         about=about,
         allowed="an image of ECR, by its tag, that has been pushed",
         todo=f"push it as docs/aws.md says, or correct {PREFIX}{variable}",
-        ask=_if_named(image, ask),
+        named=image,
+        ask=ask,
     )
 
 
@@ -206,7 +209,8 @@ def _of_role(about: str, role: str, variable: str, *, service: str) -> _Question
         about=about,
         allowed=f"a role that trusts {principal}",
         todo=f"run `aws up`, or correct {PREFIX}{variable}",
-        ask=_if_named(role, ask),
+        named=role,
+        ask=ask,
     )
 
 
@@ -230,7 +234,8 @@ def _of_application(application: str) -> _Question:
         about="Spark application",
         allowed="an application of type Spark, not TERMINATED",
         todo=f"run `aws up`, or correct {PREFIX}AWS__EMR_APPLICATION",
-        ask=_if_named(application, ask),
+        named=application,
+        ask=ask,
     )
 
 
@@ -248,7 +253,8 @@ def _of_code(code: str) -> _Question:
         about="code of Spark jobs",
         allowed=f"a folder with {JOB_FILE} and environment.tar.gz",
         todo=f"run `aws up` and upload the packed environment as docs/aws.md says, or correct {PREFIX}AWS__EMR_CODE",
-        ask=_if_named(code, ask),
+        named=code,
+        ask=ask,
     )
 
 
@@ -266,7 +272,8 @@ def _of_queue(queue: str, share: str) -> _Question:
         about="queue",
         allowed="ENABLED and VALID; a batch_share exactly if it has a fair-share policy",
         todo=f"run `aws up`, or correct {PREFIX}AWS__BATCH_QUEUE and {PREFIX}AWS__BATCH_SHARE",
-        ask=_if_named(queue, ask),
+        named=queue,
+        ask=ask,
     )
 
 
@@ -282,7 +289,8 @@ def _of_definition(definition: str) -> _Question:
         about=f"job definition {definition}".strip(),
         allowed="an ACTIVE one of type container",
         todo=f"run `aws up`, or correct {PREFIX}AWS__BATCH_DEFINITION",
-        ask=_if_named(definition, ask),
+        named=definition,
+        ask=ask,
     )
 
 
@@ -300,9 +308,6 @@ def _of_server(about: str, url: str, path: str, variable: str) -> _Question:
         about=about,
         allowed=f"a server that answers {path} here, and to jobs",
         todo=f"start it where jobs reach it, and set {PREFIX}{variable}",
-        ask=_if_named(url, ask),
+        named=url,
+        ask=ask,
     )
-
-
-def _if_named(value: str, ask: Callable[[], tuple[bool, str]]) -> Callable[[], tuple[bool, str]]:
-    return ask if value else lambda: (False, "not set")

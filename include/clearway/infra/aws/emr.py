@@ -5,7 +5,7 @@ All of EMR starts the same file with the same environment, `clearway_job.py` and
 
 from collections.abc import Mapping
 
-from clearway.infra.aws.client import client, code_of, explained, whole
+from clearway.infra.aws.client import client, excused, explained, whole
 from clearway.infra.aws.services import OTHER_HOME, Order, Seen, check_settings, instant_s
 from clearway.infra.environment import Aws
 from clearway.infra.jobs.usage import (
@@ -68,17 +68,13 @@ class EmrServerless:
         return f"{run}/{order.name}"
 
     def look(self, job_id: str) -> Seen:
-        from botocore import exceptions as botocore  # noqa: PLC0415
-
         run, _, _ = job_id.partition("/")
-        with explained(f"job run {run}"):
-            try:
-                get, application = client("emr-serverless").get_job_run, self._aws.emr_application
-                found = whole(get, "jobRun", applicationId=application, jobRunId=run)
-            except botocore.ClientError as error:
-                if code_of(error) != "ResourceNotFoundException":
-                    raise
-                return Seen(is_running=False, reason="EMR Serverless knows no such job run")
+        found = None
+        with explained(f"job run {run}"), excused("ResourceNotFoundException"):
+            get, application = client("emr-serverless").get_job_run, self._aws.emr_application
+            found = whole(get, "jobRun", applicationId=application, jobRunId=run)
+        if found is None:
+            return Seen(is_running=False, reason="EMR Serverless knows no such job run")
         state, details = found["state"], found.get("stateDetails", "")
         return Seen(
             is_running=state not in {"SUCCESS", "FAILED", "CANCELLED"},
@@ -145,17 +141,13 @@ class EmrOnEks:
         return f"{run}/{order.name}"
 
     def look(self, job_id: str) -> Seen:
-        from botocore import exceptions as botocore  # noqa: PLC0415
-
         run, _, _ = job_id.partition("/")
-        with explained(f"job run {run}"):
-            try:
-                describe, cluster = client("emr-containers").describe_job_run, self._aws.emr_virtual_cluster
-                found = whole(describe, "jobRun", virtualClusterId=cluster, id=run)
-            except botocore.ClientError as error:
-                if code_of(error) not in {"ResourceNotFoundException", "ValidationException"}:
-                    raise
-                return Seen(is_running=False, reason="EMR on EKS knows no such job run")
+        found = None
+        with explained(f"job run {run}"), excused("ResourceNotFoundException", "ValidationException"):
+            describe, cluster = client("emr-containers").describe_job_run, self._aws.emr_virtual_cluster
+            found = whole(describe, "jobRun", virtualClusterId=cluster, id=run)
+        if found is None:
+            return Seen(is_running=False, reason="EMR on EKS knows no such job run")
         state, is_done = found["state"], found["state"] == "COMPLETED"
         words = [str(found[key]) for key in ("failureReason", "stateDetails") if found.get(key)]
         begin_s, end_s = instant_s(found["createdAt"]), instant_s(found.get("finishedAt"))

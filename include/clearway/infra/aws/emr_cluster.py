@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from clearway.infra.aws.client import client, code_of, complete, explained, whole
+from clearway.infra.aws.client import client, complete, excused, explained, whole
 from clearway.infra.aws.emr import arguments_of, entry_point, spark_properties, variables_of
 from clearway.infra.aws.services import Order, Seen, check_settings, instant_s, key_values, started_once
 from clearway.infra.clock import SystemClock
@@ -88,16 +88,12 @@ class EmrOnEc2:
         )
 
     def look(self, job_id: str) -> Seen:
-        from botocore import exceptions as botocore  # noqa: PLC0415
-
         cluster, _, _ = job_id.partition("/")
-        emr = client("emr")
+        emr, status = client("emr"), None
         with explained(f"EMR cluster {cluster}"):
-            try:
+            with excused("InvalidRequestException", "ResourceNotFoundException"):
                 status = whole(emr.describe_cluster, "Cluster", ClusterId=cluster)["Status"]
-            except botocore.ClientError as error:
-                if code_of(error) not in {"InvalidRequestException", "ResourceNotFoundException"}:
-                    raise
+            if status is None:
                 return Seen(is_running=False, reason="EMR knows no such cluster")
             steps = whole(emr.list_steps, "Steps", ClusterId=cluster)
             has_ended = status["State"] in _CLUSTER_ENDED

@@ -17,7 +17,7 @@ from typing import Any
 
 from clearway.contracts.errors import JobFailed
 from clearway.contracts.manifest import sha256_of
-from clearway.infra.aws.client import client, code_of, explained
+from clearway.infra.aws.client import client, excused, explained
 from clearway.infra.aws.emr import EmrOnEks, EmrServerless
 from clearway.infra.aws.emr_cluster import EmrOnEc2
 from clearway.infra.aws.services import Batch, Order, SageMakerTraining, Seen, Service
@@ -210,22 +210,15 @@ class AwsJobs:
 
 def _events(group: str, prefix: str, *, since_ms: int) -> list[dict[str, Any]]:
     """Newer lines of all streams of a job, oldest first; none while CloudWatch has no such group."""
-    from botocore import exceptions as botocore  # noqa: PLC0415
-
-    logs = client("logs")
-    with explained(f"log group {group}"):
-        try:
-            streams = logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=prefix)["logStreams"]
-            names = [stream["logStreamName"] for stream in streams]
-            pages = logs.get_paginator("filter_log_events").paginate(
-                logGroupName=group,
-                logStreamNames=names,
-                startTime=since_ms,
-                PaginationConfig={"MaxItems": _MAX_EVENTS},
-            )
-            events = [event for page in pages for event in page["events"]] if names else []
-        except botocore.ClientError as error:
-            if code_of(error) != "ResourceNotFoundException":
-                raise
-            return []
+    logs, events = client("logs"), list[dict[str, Any]]()
+    with explained(f"log group {group}"), excused("ResourceNotFoundException"):
+        streams = logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=prefix)["logStreams"]
+        names = [stream["logStreamName"] for stream in streams]
+        pages = logs.get_paginator("filter_log_events").paginate(
+            logGroupName=group,
+            logStreamNames=names,
+            startTime=since_ms,
+            PaginationConfig={"MaxItems": _MAX_EVENTS},
+        )
+        events = [event for page in pages for event in page["events"]] if names else []
     return sorted(events, key=lambda event: int(event["timestamp"]))

@@ -6,7 +6,7 @@ still scaled.
 
 from collections.abc import Iterable
 
-from clearway.infra.aws.client import client, code_of, explained
+from clearway.infra.aws.client import client, excused, explained
 from clearway.infra.environment import SageMaker
 
 NAMESPACE, DIMENSION = "sagemaker", "sagemaker:variant:DesiredInstanceCount"
@@ -44,16 +44,10 @@ class Scaling:
 
     def drop(self, variant: str) -> None:
         """Scale it no more; one that is not scaled is left alone. Raises: ConfigError, Unavailable."""
-        from botocore import exceptions as botocore  # noqa: PLC0415
-
         if not self._settings.max_count:
             return
-        with explained(f"scaling of {variant} of endpoint {self._settings.endpoint}"):
-            try:
-                client("application-autoscaling").deregister_scalable_target(**self._about(variant))
-            except botocore.ClientError as error:
-                if code_of(error) != _UNKNOWN:
-                    raise
+        with explained(f"scaling of {variant} of endpoint {self._settings.endpoint}"), excused(_UNKNOWN):
+            client("application-autoscaling").deregister_scalable_target(**self._about(variant))
 
     def _about(self, variant: str) -> dict[str, str]:
         return {

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from clearway.contracts.errors import ConfigError, Unavailable
-from clearway.infra.aws.client import MAX_ATTEMPTS, client, code_of, explained, whole
+from clearway.infra.aws.client import MAX_ATTEMPTS, client, excused, explained, whole
 from clearway.infra.environment import Aws
 from clearway.infra.jobs.usage import BATCH_GB, BATCH_VCPU, S_PER_HOUR, Used
 
@@ -18,6 +18,7 @@ from clearway.infra.jobs.usage import BATCH_GB, BATCH_VCPU, S_PER_HOUR, Used
 SAGEMAKER_HOME = "/opt/ml/checkpoints"
 OTHER_HOME = "/tmp/clearway"  # noqa: S108 - inside a container that serves one job
 _MIN_BILLED_S = 60.0  # of a container
+UNKNOWN_TO_SAGEMAKER = ("ValidationException", "ResourceNotFound")  # of a job, by what is asked about it
 _MS_PER_S, _MIB_PER_GB = 1000, 1024
 
 
@@ -89,8 +90,6 @@ class SageMakerTraining:
         self._aws = aws
 
     def start(self, order: Order) -> str:
-        from botocore import exceptions as botocore  # noqa: PLC0415
-
         aws = self._aws
         check_settings(aws, "training_image", "training_role")
         asked: dict[str, Any] = {
@@ -117,12 +116,8 @@ class SageMakerTraining:
         }
         if aws.training_is_spot:  # how long it may wait for a machine and run, together
             asked["StoppingCondition"]["MaxWaitTimeInSeconds"] = 2 * order.max_seconds
-        with explained(f"training job {order.name}"):
-            try:
-                client("sagemaker").create_training_job(**asked)
-            except botocore.ClientError as error:
-                if code_of(error) != "ResourceInUse":
-                    raise
+        with explained(f"training job {order.name}"), excused("ResourceInUse"):
+            client("sagemaker").create_training_job(**asked)
         return order.name
 
     def look(self, job_id: str) -> Seen:
@@ -148,16 +143,10 @@ class SageMakerTraining:
         return self.GROUP, f"{job_id}/"
 
     def _described(self, job_id: str) -> dict[str, Any] | None:
-        from botocore import exceptions as botocore  # noqa: PLC0415
-
-        with explained(f"training job {job_id}"):
-            try:
-                found: dict[str, Any] = client("sagemaker").describe_training_job(TrainingJobName=job_id)
-            except botocore.ClientError as error:
-                if code_of(error) not in {"ValidationException", "ResourceNotFound"}:
-                    raise
-                return None
-        return found
+        with explained(f"training job {job_id}"), excused(*UNKNOWN_TO_SAGEMAKER):
+            found: dict[str, Any] = client("sagemaker").describe_training_job(TrainingJobName=job_id)
+            return found
+        return None
 
 
 class Batch:

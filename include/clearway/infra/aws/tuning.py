@@ -12,17 +12,28 @@ from typing import Any
 
 from clearway.contracts.errors import ConfigError, JobFailed
 from clearway.contracts.manifest import sha256_of
-from clearway.infra.aws.client import client, code_of, complete, explained
-from clearway.infra.aws.services import Batch, Order, Seen, check_settings, instant_s, key_values, network_of, trained
+from clearway.infra.aws.client import client, complete, excused, explained
+from clearway.infra.aws.services import (
+    UNKNOWN_TO_SAGEMAKER,
+    Batch,
+    Order,
+    Seen,
+    check_settings,
+    instant_s,
+    key_values,
+    network_of,
+    trained,
+)
 from clearway.infra.environment import PREFIX, Aws
 from clearway.infra.jobs.usage import Used
 
 METRIC = "loss"
 # What a trial prints, and what SageMaker finds in its lines.
-LINE, PATTERN = "clearway {name}={value:.17g};", r"clearway loss=([-+0-9.eE]+);"
+LINE, PATTERN = f"clearway {METRIC}={{value:.17g}};", rf"clearway {METRIC}=([-+0-9.eE]+);"
 # Limits of the service: ResourceLimits and HyperParameterTrainingJobEnvironmentMap in its model.
 MIN_SECONDS, MAX_VARIABLES = 120, 48
-_ENDING = {"Failed", "Stopped"}
+_NO_GOOD = {"Failed", "Stopped"}
+_ENDED = {"Completed", *_NO_GOOD}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +101,7 @@ class TuningJobs:
         """Order the search, or find the job that runs or has ended well; its name."""
         number = 1
         while (seen := self.look(name := f"{self._stem}-{number}")) is not None:
-            if seen.status not in _ENDING or seen.has_run_out:
+            if seen.status not in _NO_GOOD or seen.has_run_out:
                 return name
             number += 1
         self._create(name, search)
@@ -105,19 +116,15 @@ class TuningJobs:
 
     def look(self, name: str) -> TuningSeen | None:
         """None for one that SageMaker does not know."""
-        from botocore import exceptions as botocore  # noqa: PLC0415
-
-        with explained(f"tuning job {name}"):
-            try:
-                found = complete(
-                    client("sagemaker").describe_hyper_parameter_tuning_job,
-                    "HyperParameterTuningJobStatus",
-                    HyperParameterTuningJobName=name,
-                )
-            except botocore.ClientError as error:
-                if code_of(error) not in {"ValidationException", "ResourceNotFound"}:
-                    raise
-                return None
+        found: dict[str, Any] | None = None
+        with explained(f"tuning job {name}"), excused(*UNKNOWN_TO_SAGEMAKER):
+            found = complete(
+                client("sagemaker").describe_hyper_parameter_tuning_job,
+                "HyperParameterTuningJobStatus",
+                HyperParameterTuningJobName=name,
+            )
+        if found is None:
+            return None
         limit_s = found["HyperParameterTuningJobConfig"]["ResourceLimits"].get("MaxRuntimeInSeconds", math.inf)
         created_s = instant_s(found["CreationTime"])
         lasted_s = instant_s(found.get("HyperParameterTuningEndTime")) - created_s
@@ -177,20 +184,14 @@ class TuningJobs:
             more = {"NextToken": page["NextToken"]}
 
     def _create(self, name: str, search: Search) -> None:
-        from botocore import exceptions as botocore  # noqa: PLC0415
-
         check_settings(self._aws, "training_image", "training_role")
         if search.max_seconds < MIN_SECONDS:
             raise ConfigError(
                 f"tuning job {name} may take {search.max_seconds} s; SageMaker takes {MIN_SECONDS} at least. Raise "
                 "tune.max_seconds, tune.max_money or resources.max_money, or take CLEARWAY__AWS__SERVICES__TUNE=batch"
             )
-        with explained(f"tuning job {name}"):
-            try:
-                client("sagemaker").create_hyper_parameter_tuning_job(**request(self._aws, name, search))
-            except botocore.ClientError as error:
-                if code_of(error) != "ResourceInUse":
-                    raise
+        with explained(f"tuning job {name}"), excused("ResourceInUse"):
+            client("sagemaker").create_hyper_parameter_tuning_job(**request(self._aws, name, search))
 
 
 def request(aws: Aws, name: str, search: Search) -> dict[str, Any]:
@@ -234,9 +235,6 @@ def request(aws: Aws, name: str, search: Search) -> dict[str, Any]:
         },
         "Tags": key_values(search.tags, "Key", "Value"),
     }
-
-
-_ENDED = {"Completed", "Failed", "Stopped"}
 
 
 def _trial_of(found: Mapping[str, Any]) -> TrialSeen:
