@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -279,8 +280,9 @@ class InProcessEndpoint:
         self._loop = asyncio.new_event_loop()
 
     def live_by(self, steady_s: Callable[[], float]) -> None:
-        """Time answers, and a controller's silence, by this clock instead of the machine's."""
+        """Time answers, and a controller's silence, by this clock, and split callers the same way in each run."""
         self.server.steady_s = self.server.versions.steady_s = steady_s
+        self.server.random_source = random.Random(3)  # noqa: S311 - splits traffic
 
     def load(self, *, uri: str, digest: str, epoch: int) -> None:
         self.server.versions.load(uri, digest, epoch=epoch)

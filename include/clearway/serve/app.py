@@ -101,7 +101,7 @@ class ModelServer:
         steady_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.versions, self.prediction_log, self.counters = versions, prediction_log, Counters()
-        self._clock, self._token, self.limits, self._random = clock, token, limits, random_source
+        self._clock, self._token, self.limits, self.random_source = clock, token, limits, random_source
         self._make_pages, self.steady_s = make_pages, steady_s
         self._outcomes, self.feature_counts = Outcomes(self.counters), FeatureCounts()
         self._model_path, self._model = f"/v2/models/{model}", model
@@ -237,7 +237,7 @@ class ModelServer:
         if traffic.is_empty:
             raise Refusal(503, "no_model", "no model takes traffic yet; release one, or run the reconciler")
         key = headers.get(b"x-clearway-sticky-key")
-        point = self._random.random() * ALL_PCT if key is None else sticky_point(key)
+        point = self.random_source.random() * ALL_PCT if key is None else sticky_point(key)
         return serving.loaded[traffic.choose(point)]
 
     def _offer_copy(self, serving: Serving, request: Request, scores: list[float], digest: str, chosen: str) -> None:

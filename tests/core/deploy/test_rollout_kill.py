@@ -78,17 +78,13 @@ class Story:
 @pytest.mark.parametrize("is_bad", [False, True], ids=["good", "bad"])
 @pytest.mark.parametrize("plan", STRATEGIES.values(), ids=STRATEGIES)
 def test_a_kill_at_any_point_ends_in_full_success_or_full_rollback(tmp_path, monkeypatch, plan, is_bad):
-    # What two undisturbed runs have in common: one may have stood still for a moment and taken another way.
-    calm = [Story(tmp_path / f"undisturbed-{n}", plan, monkeypatch, is_bad=is_bad) for n in (1, 2)]
-    first, second = (story.play(monkeypatch) for story in calm)
-    for story in calm:
-        story.endpoint.close()
-    victims = [visit for visit in dict.fromkeys(first) if visit in second]
+    calm = Story(tmp_path / "undisturbed", plan, monkeypatch, is_bad=is_bad)
+    victims = dict.fromkeys(calm.play(monkeypatch))
+    calm.endpoint.close()
     assert len(victims) >= 18
-    num_killed = 0
     for number, victim in enumerate(victims):
         story = Story(tmp_path / str(number), plan, monkeypatch, is_bad=is_bad)
-        num_killed += victim in story.play(monkeypatch, victim=victim)
+        assert victim in story.play(monkeypatch, victim=victim)
         outputs = story.release(story.candidate, "r2")
         document, wanted = story.document(), story.champion if is_bad else story.candidate
         assert outputs.verdict is (Verdict.FAIL if is_bad else Verdict.PASS), (victim, outputs.reason)
@@ -99,4 +95,3 @@ def test_a_kill_at_any_point_ends_in_full_success_or_full_rollback(tmp_path, mon
             sorted({wanted.digest} | ({story.champion.digest} if not is_bad else set()))
         )
         story.endpoint.close()
-    assert num_killed >= len(victims) - 2  # answers take real time, so a look or two may fall differently

@@ -331,7 +331,7 @@ def test_a_split_honours_shares_and_sticky_keys(env, app, endpoint):
     for ref in (one, two):
         endpoint.load(uri=ref.uri, digest=ref.digest, epoch=1)
     endpoint.set_weights({two.digest: 20.0, one.digest: 80.0}, epoch=1)
-    app._random = random.Random(5)  # noqa: S311
+    app.random_source = random.Random(5)  # noqa: S311
 
     async def ask(num, headers=()):
         data = body_of(ROW)

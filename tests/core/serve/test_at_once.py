@@ -238,12 +238,12 @@ def test_a_request_keeps_the_version_it_was_given_when_that_one_fails(server, en
     bad = make_package(env, 0.2, model=never_finite())
     server.versions.load(bad.uri, bad.digest, epoch=1)
     server.versions.set_weights({good: 60.0, bad.digest: 40.0}, epoch=1)
-    server._random = _Drawn(1)
+    server.random_source = _Drawn(1)
     answers = run(server, *([message()] for _ in range(60)))
     assert {status_of(answer) for (answer,) in answers} == {200}
     assert {json_of(answer)["model_digest"] for (answer,) in answers} == {good}
     arms = server.observed().arms
-    assert server._random.num_draws == 60
+    assert server.random_source.num_draws == 60
     assert arms[good].num_requests + arms[bad.digest].num_requests == 60
     assert (arms[good].num_errors, arms[bad.digest].num_errors) == (0, arms[bad.digest].num_requests)
     assert arms[bad.digest].num_requests > 10
