@@ -32,6 +32,7 @@ VERBS = (
     "validate",
     "tune",
     "train",
+    "yardsticks",
     "evaluate",
     "approve",
     "deploy",

@@ -59,13 +59,20 @@ def _stage(name: str, spec: Any, *, is_job: bool = True) -> Verb:
     return Verb(name=name, inputs=spec.Inputs, outputs=spec.Outputs, module=f"clearway.{name}.run", is_job=is_job)
 
 
-# `revert` is deploy's way back. It runs in place: starting a process would cost more than the rollback itself.
+# `yardsticks` is the part of evaluate that needs no candidate, `revert` is deploy's way back. That one runs in place:
+# starting a process would cost more than the rollback itself.
 VERBS: dict[str, Verb] = {
     "ingest": _stage("ingest", ingest),
     "preprocess": _stage("preprocess", preprocess),
     "validate": _stage("validate", validate),
     "tune": _stage("tune", tune),
     "train": _stage("train", train),
+    "yardsticks": Verb(
+        name="yardsticks",
+        inputs=evaluate.YardsticksInputs,
+        outputs=evaluate.YardsticksOutputs,
+        module="clearway.evaluate.ahead",
+    ),
     "evaluate": _stage("evaluate", evaluate),
     "approve": _stage("approve", approve, is_job=False),
     "deploy": _stage("deploy", deploy),
@@ -202,10 +209,24 @@ def train_inputs(
     )
 
 
-def evaluate_inputs(request: Request, prepared: preprocess.Outputs, trained: train.Outputs) -> evaluate.Inputs:
+def yardsticks_inputs(request: Request, prepared: preprocess.Outputs) -> evaluate.YardsticksInputs:
+    """The dataset that a candidate is trained from."""
+    return evaluate.YardsticksInputs(product=request.product, release_id=request.release_id, dataset=prepared.dataset)
+
+
+def evaluate_inputs(
+    request: Request,
+    prepared: preprocess.Outputs,
+    trained: train.Outputs,
+    measured: evaluate.YardsticksOutputs,
+) -> evaluate.Inputs:
     """The candidate on the dataset it was trained from."""
     return evaluate.Inputs(
-        product=request.product, release_id=request.release_id, dataset=prepared.dataset, model=trained.model
+        product=request.product,
+        release_id=request.release_id,
+        dataset=prepared.dataset,
+        model=trained.model,
+        yardsticks=measured.yardsticks,
     )
 
 
@@ -255,7 +276,8 @@ RELEASE: tuple[Step, ...] = (
     Step(name="validate", needs=("preprocess",), build=validate_inputs),
     Step(name="tune", needs=("preprocess", "validate"), build=tune_inputs),
     Step(name="train", needs=("preprocess", "validate", "tune"), build=train_inputs),
-    Step(name="evaluate", needs=("preprocess", "train"), build=evaluate_inputs),
+    Step(name="yardsticks", needs=("preprocess",), build=yardsticks_inputs),
+    Step(name="evaluate", needs=("preprocess", "train", "yardsticks"), build=evaluate_inputs),
     Step(name="approve", needs=("evaluate",), build=lambda request, evaluated: (request, evaluated)),
     Step(name="deploy", needs=("approve",), build=deploy_inputs),
 )

@@ -33,6 +33,7 @@ from clearway_airflow.operators.stages import (
     TrainOperator,
     TuneOperator,
     ValidateOperator,
+    YardsticksOperator,
 )
 from clearway_airflow.texts import INGEST, MONITOR, RECONCILE, RELEASE, ROLLBACK
 
@@ -71,14 +72,23 @@ def release_dag(card: Card) -> DAG:
             timetable=CronDataIntervalTimetable(card.schedule, timezone="UTC"), assets=events
         )
     with _dag(card, "release", RELEASE, schedule=schedule, params=_release_params()) as dag:
+
+        def stage(operator: Callable[..., Any], **more: Any) -> Any:
+            return operator(product=card.name, chain="release", **more)
+
+        validated, evaluated = stage(ValidateOperator), stage(EvaluateOperator)
         chain(
-            *[op(product=card.name, chain="release") for op in (IngestOperator, PreprocessOperator, ValidateOperator)],
-            *[op(product=card.name, chain="release", want=card.want) for op in (TuneOperator, TrainOperator)],
-            EvaluateOperator(product=card.name, chain="release"),
+            stage(IngestOperator),
+            stage(PreprocessOperator),
+            validated,
+            stage(TuneOperator, want=card.want),
+            stage(TrainOperator, want=card.want),
+            evaluated,
             ApproveOperator(product=card.name),
-            DeployOperator(product=card.name, chain="release"),
+            stage(DeployOperator),
             _announce("champion", "deploy", assets.champion(card.name), new_champion),
         )
+        chain(validated, stage(YardsticksOperator), evaluated)  # while a candidate is trained
     return dag
 
 

@@ -9,7 +9,8 @@ Runs on the batch clock and as a backfill. Updates `clearway://{name}/batches`. 
 """
 RELEASE = """\
 ### {title}: release
-Raw data to live traffic: ingest → preprocess → validate → tune → train → evaluate → approve → deploy.
+Raw data to live traffic: ingest → preprocess → validate → tune → train → evaluate → approve → deploy. What the
+candidate is held against (yardsticks) is fitted while it is trained.
 
 Started by hand (the form asks for the moment whose knowledge counts), by a retraining decision, by a request file in
 the drop folder, or on a schedule. A model that fails its gates ends the run **green** with verdict `fail`, the champion

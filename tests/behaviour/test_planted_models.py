@@ -12,12 +12,11 @@ from clearway.contracts.refs import ModelRef
 from clearway.contracts.verdict import Verdict
 from clearway.evaluate.judging import judge_candidate
 from clearway.evaluate.run import run
-from clearway.evaluate.spec import Inputs
 from clearway.evaluate.yardsticks import fit_yardsticks, seeded
-from clearway.infra.datasets import read_labelled
 from clearway.infra.snapshots import current
 from clearway.infra.storage import open_storage, to_path
-from clearway.packaging.split import split_at
+from clearway.tabular.training_set import training_rows
+from evaluate_kit import evaluate_inputs
 
 # One small member for one epoch: enough for a model that is meant to be bad, at a tenth of the training time.
 SMALL = {"num_members": 1.0, "num_epochs": 1.0, "num_bins": 24.0}
@@ -29,7 +28,7 @@ pytestmark = [
 
 
 def _run(world, model: ModelRef, name: str):
-    inputs = Inputs(product="flights", release_id=name, dataset=world.dataset, model=model)
+    inputs = evaluate_inputs(world.dataset, model, product=world.product, env=world.env, release_id=name)
     out = run(inputs, product=world.product, env=world.env)
     content = json.loads(open_storage(world.env.store_root).read(out.evaluation_uri))
     failed = {c["name"] for c in content["checks"] if c["is_decisive"] and c["verdict"] == "fail"}
@@ -37,27 +36,20 @@ def _run(world, model: ModelRef, name: str):
 
 
 @pytest.fixture(scope="module")
-def held(quarter, honest):
+def held(quarter):
     """Split and yardsticks of the quarter, shared by the candidates that were trained on it."""
     spec = quarter.product.spec
-    rows = read_labelled(
-        open_storage(quarter.env.store_root),
-        quarter.layout,
-        quarter.document(),
-        table=spec.label.table,
-        key=spec.features.key,
-        column=spec.label.column,
+    split = training_rows(
+        open_storage(quarter.env.store_root), quarter.dataset, product=quarter.product, env=quarter.env
     )
-    split = split_at(rows, holdout_days=spec.release.holdout_days)
     make_rng = seeded(quarter.dataset.digest)
-    encoder = quarter.open(honest).encoder
-    yardsticks = fit_yardsticks(split, encoder, product=spec, num_threads=2, make_rng=make_rng)
+    yardsticks = fit_yardsticks(split, product=spec, num_threads=2, make_rng=make_rng)
 
     def judged(candidate: ModelRef, champion: ModelRef | None = None) -> tuple[Verdict, set[str]]:
         found = judge_candidate(
             quarter.open(candidate),
             quarter.open(champion) if champion else None,
-            split=split,
+            rows=split.holdout,
             yardsticks=yardsticks,
             operational=list,
             product=spec,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from clearway.contracts.codec import to_jsonable
 from clearway.contracts.errors import ConfigError
 from clearway.contracts.manifest import canonical_json, sha256_of
-from clearway.contracts.refs import DatasetRef, ModelRef, RawRef, RolloutStatus
+from clearway.contracts.refs import DatasetRef, ModelRef, RawRef, RolloutStatus, YardsticksRef
 from clearway.contracts.verdict import Verdict
 from clearway.deploy import spec as deploy
 from clearway.evaluate import spec as evaluate
@@ -98,6 +98,9 @@ class ReplayRunner:
             ),
             "validate": lambda: validate.Outputs(**said, receipt_uri="file:///receipt", report_uri="file:///page"),
             "tune": lambda: tune.Outputs(**said, num_trials=2, params={"lr": 0.002}),
+            "yardsticks": lambda: evaluate.YardsticksOutputs(
+                **said, yardsticks=YardsticksRef(uri="file:///yardsticks", digest=DIGEST)
+            ),
             "train": lambda: train.Outputs(**said, model=MODEL, mlflow_run_id="1", duration_s=1.0),
             "deploy": lambda: deploy.Outputs(**said, status=RolloutStatus(uri=MODEL.uri, digest=MODEL.digest)),
         }
@@ -134,7 +137,9 @@ def test_a_release_walks_every_stage_and_hands_references_on(auto: Environment, 
     assert inputs["deploy"]["approval_uri"] == ended.done["approve"].approval_uri
 
 
-@pytest.mark.parametrize("stage", ["ingest", "preprocess", "validate", "tune", "train", "evaluate", "deploy"])
+@pytest.mark.parametrize(
+    "stage", ["ingest", "preprocess", "validate", "tune", "train", "yardsticks", "evaluate", "deploy"]
+)
 def test_a_fail_ends_the_release_there(auto: Environment, flights: LoadedProduct, stage: str) -> None:
     ended, stages, _ = walk(auto, flights, {stage: Verdict.FAIL})
     assert ended.verdict is Verdict.FAIL

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.airflow, pytest.mark.timeout(1800)]
 FIRST_END, NEXT_BATCH = "2015-01-01", "2015-01-01"
 # The release on 1 January judges on the year before, which begins with this day.
 HOLDOUT_START = "2013-12-31"
-STAGES = ("ingest", "preprocess", "validate", "tune", "train", "evaluate", "approve", "deploy")
+STAGES = ("ingest", "preprocess", "validate", "tune", "train", "yardsticks", "evaluate", "approve", "deploy")
 KILLED = ("preprocess", "train", "evaluate", "deploy")
 
 
@@ -72,7 +72,7 @@ def test_a_model_of_shuffled_labels_is_rejected_and_changes_nothing(stack: Any) 
     with stack.shuffled_labels(before=HOLDOUT_START):
         stack.api.trigger("seattle_rain_release", "planted", conf={"as_of": FIRST_END}, note="")
         states = stack.wait("release", "planted")
-    done = ("ingest", "preprocess", "validate", "tune", "train", "evaluate")
+    done = ("ingest", "preprocess", "validate", "tune", "train", "yardsticks", "evaluate")
     assert states == dict.fromkeys(done, "success") | dict.fromkeys(("approve", "deploy", "champion"), "skipped")
     assert stack.api.run("seattle_rain_release", "planted").state == "success"
     trained = stack.outputs("release", "planted", "train")["model"]["digest"]

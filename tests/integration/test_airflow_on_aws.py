@@ -31,7 +31,7 @@ from stack_kit import Stack, started, until
 
 pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.airflow, pytest.mark.timeout(1800)]
 PRODUCT = "seattle_rain"
-STAGES = ("ingest", "preprocess", "validate", "tune", "train", "evaluate", "approve", "deploy")
+STAGES = ("ingest", "preprocess", "validate", "tune", "train", "yardsticks", "evaluate", "approve", "deploy")
 # What the settings of the account send elsewhere; all other stages are containers of Batch.
 SERVICES = {"preprocess": "emr_serverless", "tune": "sagemaker_tuning", "train": "sagemaker"}
 # Judged by few requests within seconds, and nobody is slow: what is tried is the way, not the verdict.

@@ -111,7 +111,7 @@ def check_bills(there: Environment, here: Environment) -> None:
     ledger, runner = Ledger(there, "seattle_rain"), open_jobs(there)
     wait_until(lambda: ledger.settle("r1", runner) and not ledger.unbilled("r1"))
     bills = {bill.stage: bill for bill in ledger.bills("r1")}
-    on_batch = dict.fromkeys(("ingest", "validate", "evaluate", "deploy"), "batch")
+    on_batch = dict.fromkeys(("ingest", "validate", "yardsticks", "evaluate", "deploy"), "batch")
     assert {stage: bill.service for stage, bill in bills.items()} == {
         "preprocess": "emr_serverless", "tune": "sagemaker", "train": "sagemaker", **on_batch
     }  # fmt: skip

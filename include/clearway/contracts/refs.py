@@ -48,6 +48,11 @@ class ModelRef(Ref):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class YardsticksRef(Ref):
+    """What every candidate for one dataset is held against."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutStatus(Ref):
     """What serves after a deployment; `digest` is the model that answered, `uri` its package."""
 

@@ -10,11 +10,10 @@ import pyarrow as pa
 from clearway.contracts.verdict import Check, Judgement, Verdict
 from clearway.evaluate.evidence import CANDIDATE, CHAMPION, Evidence, Holdout, gather
 from clearway.evaluate.gates import MIN_DAYS, Case, judge_model
-from clearway.evaluate.yardsticks import MakeRng, Yardsticks, slice_values
+from clearway.evaluate.yardsticks import MakeRng, Yardsticks, days_of, labels_of, slice_values
 from clearway.measures.binary import Array
 from clearway.packaging.package import Package
 from clearway.packaging.runtime import OnnxScorer
-from clearway.packaging.split import Split
 from clearway.product import Product
 
 EPOCH = date(1970, 1, 1)
@@ -34,27 +33,27 @@ def judge_candidate(
     candidate: Package,
     champion: Package | None,
     *,
-    split: Split,
+    rows: pa.Table,
     yardsticks: Yardsticks,
     operational: Callable[[], Sequence[Check]],
     product: Product,
     num_threads: int,
     make_rng: MakeRng,
 ) -> Measured:
-    """Score, compare, gate. `operational`: waits for checks made elsewhere (latency, the live server).
+    """Score, compare, gate. `rows`: the holdout. `operational`: waits for checks made elsewhere.
 
     Raises: Unmeasurable.
     """
-    gates, held = product.tabular.gates, yardsticks.held
+    gates, days = product.tabular.gates, days_of(rows)
     models = {CANDIDATE: candidate} | ({CHAMPION: champion} if champion else {})
-    scores = {name: _score(model, split.holdout, num_threads=num_threads) for name, model in models.items()}
+    scores = {name: _score(model, rows, num_threads=num_threads) for name, model in models.items()}
     holdout = Holdout(
-        labels=held.labels,
-        days=held.days,
-        slices=slice_values(split.holdout, product.features.slices),
+        labels=labels_of(rows),
+        days=days,
+        slices=slice_values(rows, product.features.slices),
         base_rate=yardsticks.base_rate,
-        scores=scores | yardsticks.scores,
-        is_new_to_champion=None if champion is None else held.days >= first_unseen_day(champion),
+        scores=scores | {name: np.array(found) for name, found in yardsticks.scores.items()},
+        is_new_to_champion=None if champion is None else days >= first_unseen_day(champion),
     )
     evidence = gather(
         holdout,
@@ -72,7 +71,8 @@ def judge_candidate(
         has_champion=champion is not None,
         schema=tuple(candidate.schema["order"]),
     )
-    judgement = judge_model(case, extra=[unseen_check(candidate, split.holdout_start), *operational()])
+    unseen = unseen_check(candidate, date.fromisoformat(yardsticks.holdout_start))
+    judgement = judge_model(case, extra=[unseen, *operational()])
     return Measured(holdout=holdout, evidence=evidence, yardsticks=yardsticks, judgement=judgement)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from threadpoolctl import threadpool_limits
+
 from clearway.contracts.refs import DatasetRef
 from clearway.contracts.verdict import Check, Judgement
 from clearway.evaluate.live import Latency
@@ -18,15 +20,23 @@ from clearway.product import LoadedProduct
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """What is to be judged, on what. `champion`: None for a first model."""
+class Ground:
+    """What every candidate for a dataset is judged on."""
 
-    candidate: Package
-    champion: Package | None
     dataset: DatasetRef
     product: LoadedProduct
     env: Environment
     storage: Storage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """What is to be judged, on what. `champion`: None for a first model. `yardsticks`: figures of `yardsticks_of`."""
+
+    candidate: Package
+    champion: Package | None
+    ground: Ground
+    yardsticks: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +78,10 @@ class Judge(Protocol):
         ...
 
     def read(self) -> None:
-        """Read the rows; apart from judging, so that a server can start meanwhile. Raises: DataError."""
+        """Read the rows; apart from judging, so that a server can start meanwhile. Only where there are yardsticks.
+
+        Raises: DataError.
+        """
         ...
 
     def judge(self, operational: Callable[[], Sequence[Check]]) -> Found:
@@ -80,9 +93,26 @@ class Judge(Protocol):
         ...
 
 
+def yardsticks_of(ground: Ground) -> Any:
+    """What candidates are held against, as a dataclass that has a JSON form; the same for the same dataset and product.
+
+    Raises: Unmeasurable; DataError for a dataset without rows to judge on.
+    """
+    # Matrices here are small: a second BLAS thread waits more than it computes (a fit took 0.3 CPU seconds with one,
+    # 1.4 with two, on busy cores far more), and adds in another order, so figures would follow the machine.
+    with threadpool_limits(1, user_api="blas"):
+        if ground.product.spec.model.kind == LANGUAGE:
+            from clearway.evaluate import language_yardstick  # noqa: PLC0415 - Arrow
+
+            return language_yardstick.measure(ground)
+        from clearway.evaluate import yardsticks  # noqa: PLC0415 - LightGBM
+
+        return yardsticks.measure(ground)
+
+
 def judge_of(case: Case) -> Judge:
     """Whoever judges the product's kind of model."""
-    if case.product.spec.model.kind == LANGUAGE:
+    if case.ground.product.spec.model.kind == LANGUAGE:
         from clearway.evaluate.language_judge import LanguageJudge  # noqa: PLC0415 - torch
 
         return LanguageJudge(case)

@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from clearway.contracts.codec import to_jsonable
+from clearway.contracts.codec import from_jsonable, to_jsonable
 from clearway.contracts.verdict import Check, Judgement
-from clearway.evaluate.compressor import Compressor
 from clearway.evaluate.evidence import CANDIDATE, CHAMPION
 from clearway.evaluate.judging import first_unseen_day, unseen_check
 from clearway.evaluate.kinds import Case, Frame
 from clearway.evaluate.language_evidence import COMPRESSOR, TextEvidence, Texts, gather
 from clearway.evaluate.language_gates import MIN_BLOCKS, SLICE_ROOM, TOLERATED_SHARE, TextCase, judge_texts
 from clearway.evaluate.language_report import render
-from clearway.evaluate.yardsticks import seeded, slice_values
+from clearway.evaluate.language_yardstick import TextYardstick, drawn
+from clearway.evaluate.yardsticks import days_of, seeded, slice_values
 from clearway.infra.datasets import DAY
 from clearway.kinds.scorers import open_scorer
 from clearway.language.documents import Documents, read_documents
@@ -32,24 +32,23 @@ class LanguageJudge:
 
     @property
     def latency_ms(self) -> float:
-        return self._case.product.spec.language.gates.latency_ms
+        return self._case.ground.product.spec.language.gates.latency_ms
 
     def read(self) -> None:
-        case = self._case
-        self._documents = read_documents(case.storage, case.dataset, product=case.product, env=case.env)
+        ground = self._case.ground
+        self._documents = read_documents(ground.storage, ground.dataset, product=ground.product, env=ground.env)
 
     def judge(self, operational: Callable[[], Sequence[Check]]) -> "LanguageFound":
-        case, documents, parts = self._case, self._documents, self._case.product.spec.language
+        case, ground, documents = self._case, self._case.ground, self._documents
         assert documents is not None, "read comes first"
-        make_rng = seeded(case.dataset.digest)
-        judged = _drawn(documents.holdout, parts.gates.max_documents, make_rng("documents"))
+        parts = ground.product.spec.language
         evidence = gather(
-            self._scored(documents, judged),
+            self._scored(documents),
             num_resamples=parts.gates.num_resamples,
             confidence=parts.gates.confidence,
             min_blocks=MIN_BLOCKS,
             min_slice=parts.gates.min_slice_documents,
-            make_rng=make_rng,
+            make_rng=seeded(ground.dataset.digest),
         )
         gated = TextCase(
             evidence=evidence,
@@ -61,21 +60,22 @@ class LanguageJudge:
         extra = [unseen_check(case.candidate, documents.holdout_start), *operational()]
         return LanguageFound(evidence_found=evidence, margin=gated.margin, judgement=judge_texts(gated, extra))
 
-    def _scored(self, documents: Documents, judged: pa.Table) -> Texts:
-        case, parts = self._case, self._case.product.spec.language
+    def _scored(self, documents: Documents) -> Texts:
+        case, product = self._case, self._case.ground.product.spec
+        parts, judged = product.language, drawn(documents, case.ground)
         champion = case.champion if case.champion and case.champion.kind == case.candidate.kind else None
         texts = judged[parts.text].to_pylist()
         scores = {CANDIDATE: _score(case.candidate, judged)}
         if champion is not None:
             scores[CHAMPION] = _score(champion, judged)
-        scores[COMPRESSOR] = Compressor(documents.train[parts.text].to_pylist()).bits_per_byte(texts)
-        days = judged[DAY].cast(pa.int32()).to_numpy()
+        scores[COMPRESSOR] = np.array(from_jsonable(TextYardstick, dict(case.yardsticks)).bits_per_byte)
+        days = days_of(judged)
         block = parts.gates.block
         named = judged[block] if block else judged[DAY].cast(pa.string())
         return Texts(
             num_bytes=np.array([len(text.encode()) for text in texts], dtype=np.float64),
             blocks=named.to_numpy(zero_copy_only=False),
-            slices=slice_values(judged, case.product.spec.features.slices),
+            slices=slice_values(judged, product.features.slices),
             scores=scores,
             is_new_to_champion=None if champion is None else days >= first_unseen_day(champion),
             num_repeated=documents.num_repeated,
@@ -99,13 +99,6 @@ class LanguageFound:
 
     def files(self) -> Mapping[str, bytes]:
         return {}
-
-
-def _drawn(table: pa.Table, num_rows: int, rng: np.random.Generator) -> pa.Table:
-    """At most so many rows, in their order."""
-    if len(table) <= num_rows:
-        return table
-    return table.take(pa.array(np.sort(rng.choice(len(table), num_rows, replace=False))))
 
 
 def _score(package: Package, table: pa.Table) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

@@ -13,7 +13,8 @@ from clearway.contracts.errors import Unmeasurable
 from clearway.contracts.manifest import canonical_json, sha256_of
 from clearway.contracts.release_document import Version
 from clearway.contracts.verdict import Check, Judgement, Verdict, judge
-from clearway.evaluate.kinds import Case, Found, Frame, Judge, judge_of
+from clearway.evaluate.ahead import read_yardsticks
+from clearway.evaluate.kinds import Case, Found, Frame, Ground, Judge, judge_of
 from clearway.evaluate.live import Latency, latency_check, model_server, smoke, time_single_rows
 from clearway.evaluate.report import render_error
 from clearway.evaluate.spec import Inputs
@@ -42,15 +43,15 @@ def produce(
 
     What cannot be measured at all becomes an ERROR with its reason, never a verdict on the model.
     """
-    layout = Layout(env.store_root, product.name)
-    keys = env.home / "keys"
+    layout, keys = Layout(env.store_root, product.name), env.home / "keys"
+    yardsticks = read_yardsticks(storage, inputs.yardsticks, dataset=inputs.dataset, product=product)
     candidate = open_package(storage, inputs.model.uri, inputs.model.digest, key_folder=keys)
     serving = open_package(storage, champion.uri, champion.digest, key_folder=keys) if champion else None
-    asked = judge_of(
-        Case(candidate=candidate, champion=serving, dataset=inputs.dataset, product=product, env=env, storage=storage)
-    )
+    ground = Ground(dataset=inputs.dataset, product=product, env=env, storage=storage)
+    asked = judge_of(Case(candidate=candidate, champion=serving, ground=ground, yardsticks=yardsticks.figures))
     with ThreadPoolExecutor(1) as beside, model_server(env, product=product.name, clock=SystemClock()) as ready:
-        asked.read()
+        if not yardsticks.unmeasurable:
+            asked.read()
         latency = time_single_rows(candidate)
         # A server takes two seconds to start and to load the package; until its answer is due, rows are judged.
         answered = beside.submit(lambda: smoke(ready(), inputs.model, candidate))
@@ -60,16 +61,16 @@ def produce(
             fault("evaluate.after_smoke")
             return checks
 
-        # Matrices here are small: a second BLAS thread waits more than it computes (a fit took 0.3 CPU seconds with
-        # one, 1.4 with two, on busy cores far more), and adds in another order, so figures would follow the machine.
-        with threadpool_limits(1, user_api="blas"):
-            found = _found(asked, operational)
+        with threadpool_limits(1, user_api="blas"):  # as the yardsticks were taken
+            found = _found(asked, operational, unmeasurable=yardsticks.unmeasurable)
     fault("evaluate.before_write")
     return _write(inputs, found, latency, case=case, product=product, storage=storage, layout=layout)
 
 
-def _found(asked: Judge, operational: Callable[[], Sequence[Check]]) -> Found:
+def _found(asked: Judge, operational: Callable[[], Sequence[Check]], *, unmeasurable: str) -> Found:
     try:
+        if unmeasurable:
+            raise Unmeasurable(unmeasurable)
         return asked.judge(operational)
     except Unmeasurable as error:
         return Nothing(

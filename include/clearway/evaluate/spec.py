@@ -1,19 +1,39 @@
-"""Inputs and outputs of the evaluate stage."""
+"""Inputs and outputs of the evaluate stage, and of its first half that needs no candidate."""
 
 from dataclasses import dataclass
 
-from clearway.contracts.refs import DatasetRef, ModelRef
+from clearway.contracts.refs import DatasetRef, ModelRef, YardsticksRef
 from clearway.contracts.verdict import Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class YardsticksInputs:
+    """The dataset that a candidate is being trained from."""
+
+    product: str
+    release_id: str
+    dataset: DatasetRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class YardsticksOutputs:
+    """Where the yardsticks lie, also where nothing could be measured: the evaluation says so then."""
+
+    verdict: Verdict
+    reason: str
+    yardsticks: YardsticksRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """The candidate and the dataset whose newest labelled days it never saw; the champion is the release document's."""
+    """The candidate, the dataset whose newest labelled days it never saw, and the yardsticks of that dataset; the
+    champion is the release document's."""
 
     product: str
     release_id: str
     dataset: DatasetRef
     model: ModelRef
+    yardsticks: YardsticksRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,19 +2,19 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
-from clearway.contracts.codec import to_jsonable
+import pyarrow as pa
+
+from clearway.contracts.codec import from_jsonable, to_jsonable
 from clearway.contracts.verdict import Check, Judgement
 from clearway.evaluate.judging import Measured, judge_candidate
 from clearway.evaluate.kinds import Case, Frame
 from clearway.evaluate.margins import derivation
 from clearway.evaluate.report import Page, render
-from clearway.evaluate.yardsticks import fit_yardsticks, seeded
-from clearway.infra.datasets import open_dataset, read_labelled
-from clearway.infra.layout import Layout
-from clearway.packaging.runtime import encoder_of
-from clearway.packaging.split import Split, split_at
+from clearway.evaluate.yardsticks import Yardsticks, seeded
+from clearway.tabular.training_set import labelled_rows
 
 REFERENCE_FILE = "lightgbm.txt"
 
@@ -24,40 +24,31 @@ class TabularJudge:
 
     def __init__(self, case: Case) -> None:
         self._case = case
-        self._split: Split | None = None
+        self._held: tuple[Yardsticks, pa.Table] | None = None
 
     @property
     def latency_ms(self) -> float:
-        return self._case.product.spec.tabular.gates.latency_ms
+        return self._case.ground.product.spec.tabular.gates.latency_ms
 
     def read(self) -> None:
-        case, spec = self._case, self._case.product.spec
-        rows = read_labelled(
-            case.storage,
-            Layout(case.env.store_root, case.product.name),
-            open_dataset(case.storage, case.dataset),
-            table=spec.tabular.label.table,
-            key=spec.features.key,
-            column=spec.tabular.label.column,
-        )
-        self._split = split_at(rows, holdout_days=spec.release.holdout_days)
+        ground, yardsticks = self._case.ground, from_jsonable(Yardsticks, dict(self._case.yardsticks))
+        start = date.fromisoformat(yardsticks.holdout_start)
+        rows = labelled_rows(ground.storage, ground.dataset, product=ground.product, env=ground.env, since=start)
+        self._held = (yardsticks, rows)
 
     def judge(self, operational: Callable[[], Sequence[Check]]) -> "TabularFound":
-        case, split, spec = self._case, self._split, self._case.product.spec
-        assert split is not None, "read comes first"
-        make_rng, num_threads = seeded(case.dataset.digest), case.env.jobs.num_threads
-        yardsticks = fit_yardsticks(
-            split, encoder_of(case.candidate), product=spec, num_threads=num_threads, make_rng=make_rng
-        )
+        assert self._held is not None, "read comes first"
+        (yardsticks, rows), case, ground = self._held, self._case, self._case.ground
+        spec = ground.product.spec
         measured = judge_candidate(
             case.candidate,
             case.champion,
-            split=split,
+            rows=rows,
             yardsticks=yardsticks,
             operational=operational,
             product=spec,
-            num_threads=num_threads,
-            make_rng=make_rng,
+            num_threads=ground.env.jobs.num_threads,
+            make_rng=seeded(ground.dataset.digest),
         )
         return TabularFound(measured=measured, confidence=spec.tabular.gates.confidence)
 

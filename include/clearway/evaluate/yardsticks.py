@@ -1,6 +1,6 @@
-"""The yardsticks of one evaluation: fitted on the training rows, scored on the holdout, judged on the past.
+"""The yardsticks of a dataset: fitted on the training rows, scored on the holdout, judged on the past.
 
-Two candidates for the same dataset share them; only the encoding (which category values are known) is the candidate's.
+They need no candidate, so they are fitted while one is trained, and all candidates for the same dataset share them.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,6 +15,7 @@ from clearway.contracts.manifest import sha256_of
 from clearway.evaluate.cheap_models import Line, Rows, Trees
 from clearway.evaluate.evidence import LINE, TREES
 from clearway.evaluate.folds import Fold, run_folds
+from clearway.evaluate.kinds import Ground
 from clearway.evaluate.margins import Margins, derive
 from clearway.infra.datasets import DAY, LABEL
 from clearway.measures.binary import Array
@@ -22,6 +23,7 @@ from clearway.packaging.encoder import Encoder
 from clearway.packaging.split import Split
 from clearway.product import Product
 from clearway.tabular.teacher import lightgbm
+from clearway.tabular.training_set import fit_encoder, training_rows
 
 # The reference on the full training rows; more trees than on the folds, since it has more rows.
 REFERENCE_TREES = 200
@@ -36,24 +38,35 @@ class Yardsticks:
     """What a candidate is held against.
 
     Args:
-        held: the holdout's rows, encoded. base_rate: share of positives in training.
-        scores: trees and line on the holdout. [N]
+        holdout_start: its first day, ISO 8601.
+        base_rate: share of positives in training.
+        scores: trees and line on the holdout, in its order. [N]
         reference: the trees as text, for comparisons on later rows.
     """
 
-    held: Rows
+    holdout_start: str
     base_rate: float
-    scores: dict[str, Array]
+    scores: dict[str, tuple[float, ...]]
     folds: tuple[Fold, ...]
     margins: Margins
     reference: str
 
 
-def fit_yardsticks(
-    split: Split, encoder: Encoder, *, product: Product, num_threads: int, make_rng: MakeRng
-) -> Yardsticks:
+def measure(ground: Ground) -> Yardsticks:
+    """See `kinds.yardsticks_of`."""
+    env, product = ground.env, ground.product
+    return fit_yardsticks(
+        training_rows(ground.storage, ground.dataset, product=product, env=env),
+        product=product.spec,
+        num_threads=env.jobs.num_threads,
+        make_rng=seeded(ground.dataset.digest),
+    )
+
+
+def fit_yardsticks(split: Split, *, product: Product, num_threads: int, make_rng: MakeRng) -> Yardsticks:
     """Fit, score, judge on folds, derive the margins. Raises: Unmeasurable."""
-    gates, train, held = product.tabular.gates, rows_of(split.train, encoder), rows_of(split.holdout, encoder)
+    gates, encoder = product.tabular.gates, fit_encoder(split.train, product.features)
+    train, held = rows_of(split.train, encoder), rows_of(split.holdout, encoder)
     lightgbm()  # in one thread: see there
     # The trees on all rows take about as long as all else, and a second thread gains them nothing: see Trees.
     with ThreadPoolExecutor(1) as beside:
@@ -72,9 +85,9 @@ def fit_yardsticks(
         line = Line(train.thinned(MAX_LINE_ROWS)).score(held)
         trees = growing.result()
     return Yardsticks(
-        held=held,
+        holdout_start=split.holdout_start.isoformat(),
         base_rate=float(train.labels.mean()),
-        scores={TREES: trees.score(held), LINE: line},
+        scores={TREES: tuple(trees.score(held).tolist()), LINE: tuple(line.tolist())},
         folds=folds,
         margins=margins,
         reference=trees.to_text(),
@@ -82,14 +95,21 @@ def fit_yardsticks(
 
 
 def rows_of(table: pa.Table, encoder: Encoder) -> Rows:
-    """Labelled rows as the yardsticks take them, encoded as the candidate encodes them."""
+    """Labelled rows as the yardsticks take them, encoded as models encode them."""
     numeric, categorical = encoder.encode_table(table)
-    return Rows(
-        numeric=numeric,
-        categorical=categorical,
-        labels=table[LABEL].to_numpy().astype(np.float64),
-        days=table[DAY].cast(pa.date32()).cast(pa.int32()).to_numpy().astype(np.int64),
-    )
+    return Rows(numeric=numeric, categorical=categorical, labels=labels_of(table), days=days_of(table))
+
+
+def labels_of(table: pa.Table) -> Array:
+    """0 or 1. [N]"""
+    labels: Array = table[LABEL].to_numpy().astype(np.float64)
+    return labels
+
+
+def days_of(table: pa.Table) -> npt.NDArray[np.int64]:
+    """Days since 1970. [N]"""
+    days: npt.NDArray[np.int64] = table[DAY].cast(pa.date32()).cast(pa.int32()).to_numpy().astype(np.int64)
+    return days
 
 
 def slice_values(table: pa.Table, columns: Sequence[str]) -> dict[str, npt.NDArray[np.object_]]:

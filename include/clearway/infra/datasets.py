@@ -7,6 +7,7 @@ heavy imports (pyarrow) stay inside this file, which only jobs import.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,7 +17,7 @@ from clearway.contracts.errors import IntegrityError
 from clearway.contracts.manifest import canonical_json, sha256_of
 from clearway.contracts.refs import DatasetRef
 from clearway.infra.layout import Layout
-from clearway.infra.parquet import read_parquet
+from clearway.infra.parquet import read_parquet, read_since
 from clearway.infra.snapshots import Snapshot, current
 from clearway.infra.storage import Storage
 
@@ -85,13 +86,19 @@ def token_uris(storage: Storage, layout: Layout, document: DatasetDocument) -> l
 
 
 def read_features(
-    storage: Storage, layout: Layout, document: DatasetDocument, columns: Sequence[str] | None = None
+    storage: Storage,
+    layout: Layout,
+    document: DatasetDocument,
+    columns: Sequence[str] | None = None,
+    *,
+    since: date | None = None,
 ) -> pa.Table:
-    """Feature rows (KEY, TIME, DAY, BATCH, model columns), oldest first; `columns` narrows what is read."""
+    """Feature rows (KEY, TIME, DAY, BATCH, model columns), oldest first; `columns` narrows what is read, `since` leaves
+    out rows of earlier days."""
     wanted = None if columns is None else [c for c in columns if c != BATCH]
     tables = []
     for piece, uri in zip(document.features, feature_uris(storage, layout, document), strict=True):
-        table = read_parquet(uri, columns=wanted)
+        table = read_parquet(uri, columns=wanted) if since is None else read_since(uri, DAY, since, columns=wanted)
         tables.append(table.append_column(BATCH, pa.array([piece.batch_id] * len(table), pa.string())))
     return pa.concat_tables(tables)
 
@@ -119,10 +126,17 @@ def read_labels(
 
 
 def read_labelled(
-    storage: Storage, layout: Layout, document: DatasetDocument, *, table: str, key: str, column: str
+    storage: Storage,
+    layout: Layout,
+    document: DatasetDocument,
+    *,
+    table: str,
+    key: str,
+    column: str,
+    since: date | None = None,
 ) -> pa.Table:
-    """Feature rows that have a label, with LABEL, in a fixed order (TIME, then KEY)."""
-    features = read_features(storage, layout, document)
+    """Feature rows that have a label, with LABEL, in a fixed order (TIME, then KEY); of `since` or later, if given."""
+    features = read_features(storage, layout, document, since=since)
     labels = read_labels(storage, layout, document, table=table, key=key, column=column)
     # Found and put in order by key and time alone, so that a hundred columns are copied once.
     place = pc.index_in(features[KEY], value_set=labels[KEY]).combine_chunks()

@@ -2,9 +2,11 @@
 
 import io
 from collections.abc import Sequence
+from datetime import date
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from clearway.infra.storage import to_path
@@ -44,6 +46,18 @@ def read_parquet(uri: str, *, columns: Sequence[str] | None = None) -> pa.Table:
     """`columns` of a file of the store, None for all."""
     with open_parquet(uri) as file:
         return file.read(columns=None if columns is None else list(columns))
+
+
+def read_since(uri: str, column: str, since: date, *, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows whose date in `column` is `since` or later; of a file that has none by its own statistics, nothing else
+    is read."""
+    with open_parquet(uri) as file:
+        place, groups = file.schema_arrow.get_field_index(column), range(file.num_row_groups)
+        found = [file.metadata.row_group(group).column(place).statistics for group in groups]
+        late = [g for g, s in zip(groups, found, strict=True) if s is None or not s.has_min_max or s.max >= since]
+        table = file.read_row_groups(late, columns=None if columns is None else [*columns, column])
+    kept = table.filter(pc.greater_equal(table[column], pa.scalar(since, pa.date32())))
+    return kept if columns is None else kept.select(list(columns))
 
 
 def from_parquet(data: bytes) -> pa.Table:

@@ -6,6 +6,7 @@ Workers get a path instead of rows, so one process or many, forked or launched b
 """
 
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -51,9 +52,7 @@ def make_training_set(table: pa.Table, *, features: Features, model: Model, num_
 
     Raises: DataError if a label is not 0 or 1, or if there is only one class; RowError for a value that is no number.
     """
-    encoder = Encoder.fit(
-        table, numeric=features.numeric, categorical=features.categorical, min_count=MIN_CATEGORY_COUNT
-    )
+    encoder = fit_encoder(table, features)
     numeric, category = encoder.encode_table(table)
     label, bins = _labels(table), Bins.fit(numeric, num_bins=model.num_bins)
     learned: npt.NDArray[np.generic] = category
@@ -71,6 +70,11 @@ def make_training_set(table: pa.Table, *, features: Features, model: Model, num_
     return TrainingSet(encoder=encoder, bins=bins, arrays=arrays | {"label": label})
 
 
+def fit_encoder(table: pa.Table, features: Features) -> Encoder:
+    """The encoder of whatever learns from these training rows."""
+    return Encoder.fit(table, numeric=features.numeric, categorical=features.categorical, min_count=MIN_CATEGORY_COUNT)
+
+
 def encode(
     bins: Bins, numeric: npt.NDArray[np.float32], category: npt.NDArray[np.generic], *, num_threads: int = 1
 ) -> dict[str, npt.NDArray[np.generic]]:
@@ -86,10 +90,17 @@ def settings_of(product: LoadedProduct, params: dict[str, float]) -> Model:
 
 def training_rows(storage: Storage, dataset: DatasetRef, *, product: LoadedProduct, env: Environment) -> Split:
     """Labelled rows of the dataset, holdout apart. Raises: DataError if either part is empty."""
+    rows = labelled_rows(storage, dataset, product=product, env=env)
+    return split_at(rows, holdout_days=product.spec.release.holdout_days)
+
+
+def labelled_rows(
+    storage: Storage, dataset: DatasetRef, *, product: LoadedProduct, env: Environment, since: date | None = None
+) -> pa.Table:
+    """Rows of the dataset that have a label, oldest first; of the day `since` or later, if given."""
     document, layout = open_dataset(storage, dataset), Layout(env.store_root, product.name)
     label, key = product.spec.tabular.label, product.spec.features.key
-    rows = read_labelled(storage, layout, document, table=label.table, key=key, column=label.column)
-    return split_at(rows, holdout_days=product.spec.release.holdout_days)
+    return read_labelled(storage, layout, document, table=label.table, key=key, column=label.column, since=since)
 
 
 def write_arrays(training_set: TrainingSet, path: Path) -> None:

@@ -28,6 +28,12 @@ class TrainOperator(DeviceStageOperator):
     stage = "train"
 
 
+class YardsticksOperator(StageOperator):
+    """What candidates are held against, fitted while one is trained."""
+
+    stage = "yardsticks"
+
+
 class EvaluateOperator(StageOperator):
     """The gates."""
 

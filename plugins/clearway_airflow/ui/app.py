@@ -51,6 +51,7 @@ _ORDER = (
     "validate",
     "tune",
     "train",
+    "yardsticks",
     "evaluate",
     "approve",
     "deploy",

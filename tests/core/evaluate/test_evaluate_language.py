@@ -1,17 +1,19 @@
 """The whole stage on a product with text, with a real server that answers texts."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from clearway.contracts.codec import to_jsonable
 from clearway.contracts.verdict import Verdict
-from clearway.evaluate.kinds import Case
+from clearway.evaluate.kinds import Case, Ground, yardsticks_of
 from clearway.evaluate.language_judge import LanguageJudge
 from clearway.evaluate.run import run
-from clearway.evaluate.spec import Inputs
 from clearway.infra.storage import to_path
 from clearway.product_language import LanguageGates
+from evaluate_kit import evaluate_inputs
 from language_kit import STORAGE, World, make_world
 
 pytestmark = pytest.mark.slow
@@ -25,8 +27,13 @@ def world(env) -> World:
     return make_world(env, gates=GATES)
 
 
-def inputs_of(world: World, model) -> Inputs:
-    return Inputs(product="api_docs", release_id="r1", dataset=world.dataset, model=model)
+def judged_in(world: World, candidate, champion=None):
+    """The judgement of a package; `champion`: the one it would replace."""
+    ground = Ground(dataset=world.dataset, product=world.product, env=world.env, storage=STORAGE)
+    figures = to_jsonable(yardsticks_of(ground))
+    judge = LanguageJudge(Case(candidate=candidate, champion=champion, ground=ground, yardsticks=figures))
+    judge.read()
+    return stopped(judge.judge(list).judgement.checks)
 
 
 def stopped(checks) -> set[str]:
@@ -34,7 +41,8 @@ def stopped(checks) -> set[str]:
 
 
 def test_an_honest_first_model_passes_and_a_rerun_finds_the_same_bytes(world: World, tmp_path: Path):
-    inputs = inputs_of(world, world.package(tmp_path / "job"))
+    model = world.package(tmp_path / "job")
+    inputs = evaluate_inputs(world.dataset, model, product=world.product, env=world.env)
     out = run(inputs, product=world.product, env=world.env)
     assert out.verdict is Verdict.PASS, out.reason
     content, page = json.loads(STORAGE.read(out.evaluation_uri)), STORAGE.read(out.report_uri)
@@ -52,19 +60,7 @@ def test_planted_faults_fail_by_their_own_gates(world: World, tmp_path: Path):
     good = world.package(tmp_path / "good")
     package = world.open(good)
 
-    def judged(candidate, champion=None):
-        case = Case(
-            candidate=candidate,
-            champion=champion,
-            dataset=world.dataset,
-            product=world.product,
-            env=world.env,
-            storage=STORAGE,
-        )
-        judge = LanguageJudge(case)
-        judge.read()
-        return stopped(judge.judge(list).judgement.checks)
-
+    judged = partial(judged_in, world)
     assert judged(package) == set()
     assert judged(package, champion=package) == set()
     late = world.open(world.package(tmp_path / "late", facts={"holdout_start": "2024-01-20"}))
@@ -78,17 +74,7 @@ def test_planted_faults_fail_by_their_own_gates(world: World, tmp_path: Path):
 
 def test_a_champion_of_another_kind_is_left_to_a_person(world: World, tmp_path: Path):
     package = world.open(world.package(tmp_path / "job"))
-    other = Case(
-        candidate=package,
-        champion=Champion(),
-        dataset=world.dataset,
-        product=world.product,
-        env=world.env,
-        storage=STORAGE,
-    )
-    judge = LanguageJudge(other)
-    judge.read()
-    assert stopped(judge.judge(list).judgement.checks) == {"champion_comparable"}
+    assert judged_in(world, package, champion=Champion()) == {"champion_comparable"}
 
 
 class Champion:
