@@ -147,7 +147,7 @@ def store(layout: Layout, rows: pa.Table) -> DatasetRef:
     """Publish the rows as two batches, the second of which holds the end of the training part, as one dataset."""
     cut = len(rows) // 2
     parts = (("2024-01-01", rows.slice(0, cut)), ("2024-04-01", rows.slice(cut)))
-    pieces = tuple(_publish(layout.features(name), name, part) for name, part in parts)
+    pieces = tuple(publish_batch(layout.features(name), name, part) for name, part in parts)
     schema = {field.name: str(field.type) for field in rows.schema}
     document = DatasetDocument(
         product="api_docs", as_of="2024-07-01T00:00:00Z", schema=schema, features=pieces, labels=()
@@ -155,7 +155,7 @@ def store(layout: Layout, rows: pa.Table) -> DatasetRef:
     return write_dataset(STORAGE, layout, document)
 
 
-def _publish(base: str, batch_id: str, table: pa.Table) -> Piece:
+def publish_batch(base: str, batch_id: str, table: pa.Table) -> Piece:
     attempt = new_attempt(base)
     to_path(attempt).mkdir(parents=True)
     pq.write_table(table, to_path(attempt) / FEATURES_FILE)

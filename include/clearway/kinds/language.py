@@ -79,7 +79,7 @@ class PreparedText:
         if not (folder / WEIGHTS).exists():
             raise IntegrityError(f"training in {folder} left no weights; train again")
         return package_contents(
-            self.documents.train,
+            self.documents,
             product=self.product,
             shape=shape_of(self.settings),
             weights=safetensors.torch.load((folder / WEIGHTS).read_bytes()),

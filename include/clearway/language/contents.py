@@ -13,23 +13,40 @@ from torch import Tensor
 
 from clearway.contracts.errors import DataError
 from clearway.contracts.manifest import canonical_json
-from clearway.infra.datasets import BATCH
+from clearway.infra.datasets import BATCH, DAY
+from clearway.language.documents import Documents
+from clearway.language.model import LanguageModel
 from clearway.language.scorer import scores_of, with_weights
 from clearway.language.shape import LanguageShape
 from clearway.measures.distance import build_reference
+from clearway.measures.surprise import HELD_OUT, held_out
 from clearway.packaging.package import MAX_GOLDEN_ROWS, PackageContents
-from clearway.packaging.text import MAX_TEXTS, TextEncoder
+from clearway.packaging.text import MAX_TEXTS, TextEncoder, beginning
 from clearway.product import Product
 
 SCORE = "score"
 # Documents, evenly spaced over the training period, that are scored for the score histogram.
 SCORED_TEXTS = 256
+# Held-out documents, evenly spaced, that say what a text costs which the model was not trained on: seconds of scoring.
+HELD_TEXTS = 512
 
 
 def package_contents(
-    table: pa.Table, *, product: Product, shape: LanguageShape, weights: Mapping[str, Tensor], facts: dict[str, Any]
+    documents: Documents,
+    *,
+    product: Product,
+    shape: LanguageShape,
+    weights: Mapping[str, Tensor],
+    facts: dict[str, Any],
 ) -> PackageContents:
-    """Everything a package holds; `table` are the training documents. Raises: DataError if none could be served."""
+    """Everything a package holds.
+
+    Args:
+        documents: what was trained on, and what was held out: what those texts cost is what later batches are held
+            against. No weight follows from them.
+    Raises: DataError if no training document could be served.
+    """
+    table = documents.train
     parts = product.language
     encoder = TextEncoder(column=parts.text, max_bytes=parts.model.max_text_bytes)
     torch.set_num_threads(1)  # as where it is served: sums in the same order
@@ -44,7 +61,7 @@ def package_contents(
         weights=safetensors.torch.save({name: weights[name].contiguous() for name in sorted(weights)}),
         encoder=encoder,
         schema=_schema(product, encoder),
-        reference=_reference(table, scored, product),
+        reference=_reference(table, scored, product) | {HELD_OUT: _held_out(model, documents, product, encoder)},
         golden=_golden(sample[parts.text].to_pylist(), scored[SCORE].to_pylist(), encoder),
         facts=facts,
     )
@@ -65,11 +82,28 @@ def _schema(product: Product, encoder: TextEncoder) -> dict[str, Any]:
 
 
 def _reference(table: pa.Table, scored: pa.Table, product: Product) -> dict[str, Any]:
-    """What is known of the texts without reading them; the model does not see it, drift does."""
-    numeric, categorical = product.features.numeric, product.features.categorical
-    reference = build_reference(table, numeric=numeric, categorical=categorical, batch_column=BATCH)
+    """The texts by their tokens, and what is known of them without reading them; the model does not see that, drift
+    does."""
+    reference = build_reference(
+        table,
+        numeric=product.features.numeric,
+        categorical=product.features.categorical,
+        texts=(product.language.text,),
+        batch_column=BATCH,
+    )
     of_scores = build_reference(scored, numeric=(), categorical=(), batch_column=BATCH, score_column=SCORE)
     return reference | {"score": of_scores["score"]}
+
+
+def _held_out(model: LanguageModel, documents: Documents, product: Product, encoder: TextEncoder) -> dict[str, Any]:
+    """Bits of held-out texts as callers would send them, per block, and how usual empty ones are."""
+    sample = _evenly(documents.holdout, HELD_TEXTS)
+    texts = [beginning(text, encoder.max_bytes) for text in sample[encoder.column].to_pylist()]
+    blocks = sample[product.language.gates.block or DAY].to_pylist()
+    sent = [(text, block) for text, block in zip(texts, blocks, strict=True) if text]
+    scores = scores_of(model, [text for text, _ in sent])
+    held = held_out(scores, [len(text.encode()) for text, _ in sent], [block for _, block in sent])
+    return held.to_json() | {"share_empty": documents.share_empty}
 
 
 def _golden(texts: list[str], scores: list[float], encoder: TextEncoder) -> dict[str, Any]:

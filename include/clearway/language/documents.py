@@ -25,12 +25,14 @@ from clearway.product import LoadedProduct
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Documents:
-    """Feature rows with their text, both parts oldest first. `num_repeated`: held-out rows that were left out."""
+    """Feature rows with their text, both parts oldest first. `num_repeated`: held-out rows that were left out;
+    `share_empty`: of all rows, those whose text says nothing and which are in neither part."""
 
     train: pa.Table
     holdout: pa.Table
     holdout_start: date
     num_repeated: int
+    share_empty: float
 
 
 def read_documents(storage: Storage, dataset: DatasetRef, *, product: LoadedProduct, env: Environment) -> Documents:
@@ -38,9 +40,8 @@ def read_documents(storage: Storage, dataset: DatasetRef, *, product: LoadedProd
     layout, text = Layout(env.store_root, product.name), product.spec.language.text
     rows = read_features(storage, layout, open_dataset(storage, dataset))
     # A text that says nothing can be neither learned nor judged; its token stays in the shards, an end without a word.
-    split = split_days(
-        rows.filter(pc.greater(pc.binary_length(rows[text]), 0)), holdout_days=product.spec.release.holdout_days
-    )
+    told = rows.filter(pc.greater(pc.binary_length(rows[text]), 0))
+    split = split_days(told, holdout_days=product.spec.release.holdout_days)
     is_new = are_new(split.holdout[text].to_pylist(), known=split.train[text].to_pylist())
     if not any(is_new):
         raise DataError(
@@ -52,6 +53,7 @@ def read_documents(storage: Storage, dataset: DatasetRef, *, product: LoadedProd
         holdout=split.holdout.filter(pa.array(is_new)),
         holdout_start=split.holdout_start,
         num_repeated=is_new.count(False),
+        share_empty=1 - len(told) / len(rows),
     )
 
 

@@ -1,5 +1,7 @@
 """Rows of one column into few bins, batch by batch: counts and sums, which add up over batches and subtract.
 
+A text is spread over its tokens, so that it is one row like any other: a long one does not count for more.
+
 Shapes: B bins (or categories), N rows, T batches.
 """
 
@@ -23,7 +25,11 @@ MAX_CATEGORIES = 40
 MIN_CATEGORY_SHARE = 0.002
 # Names of categories carried so that a new one is known as new; a feature with more has no word for "new".
 MAX_SEEN = 500
-NUMERIC, CATEGORICAL = "numeric", "categorical"
+NUMERIC, CATEGORICAL, TEXT = "numeric", "categorical", "text"
+# Tokens of a text: its bytes, and its end.
+NUM_TOKENS, END = 257, 256
+# Of texts, counted at a time: keeps the arrays of a count at some tens of MB.
+MAX_BYTES_AT_ONCE = 1 << 20
 
 
 def quantile_edges(values_N: Floats, *, num_bins: int = NUM_BINS) -> Floats:
@@ -75,7 +81,9 @@ class Bins(NamedTuple):
 
 
 def bin_rule(column: pa.ChunkedArray, kind: str) -> dict[str, Any]:
-    """Where the bins lie: inner edges and standard deviation, or the categories that get a bin of their own."""
+    """Where the bins lie: inner edges and standard deviation, or the categories that get a bin; tokens need no rule."""
+    if kind == TEXT:
+        return {"kind": TEXT, "sd": 0.0}
     if kind == NUMERIC:
         held = finite_of(column)
         is_constant = not held.size or held.min() == held.max()
@@ -95,7 +103,12 @@ def _edges_around(constant: Floats) -> Floats:
 
 
 def count_rows(column: pa.ChunkedArray, entry: Mapping[str, Any], batch_N: Ints, *, num_batches: int) -> Bins:
-    """Rows into bins; the last bin of a categorical feature takes every value without one of its own."""
+    """Rows into bins; the last bin of a categorical feature takes every value without one of its own.
+
+    A text without a byte is missing.
+    """
+    if entry["kind"] == TEXT:
+        return _count_tokens(column, batch_N, num_batches=num_batches)
     if entry["kind"] == NUMERIC:
         values = numbers_of(column)
         num_bins = len(entry["edges"]) + 1
@@ -116,6 +129,29 @@ def count_rows(column: pa.ChunkedArray, entry: Mapping[str, Any], batch_N: Ints,
         sums=np.bincount(cell, weights=weights[is_present], minlength=size).astype(np.float64).reshape(num_batches, -1),
         missing=np.bincount(batch_N[~is_present], minlength=num_batches).astype(np.float64),
     )
+
+
+def _count_tokens(column: pa.ChunkedArray, batch_N: Ints, *, num_batches: int) -> Bins:
+    """Of every text the shares of its tokens, which add up to 1, so to a row. [T, NUM_TOKENS]"""
+    length_N = pc.fill_null(pc.binary_length(column), 0).to_numpy().astype(np.int64)
+    counts = np.zeros(num_batches * NUM_TOKENS)
+    ends_N = np.cumsum(length_N)
+    start = 0
+    while start < len(length_N):
+        before = ends_N[start] - length_N[start]
+        stop = max(start + 1, int(np.searchsorted(ends_N, before + MAX_BYTES_AT_ONCE, side="right")))
+        texts = b"".join(text.encode() for text in column.slice(start, stop - start).to_pylist() if text)
+        lengths = length_N[start:stop]
+        cell = np.repeat(batch_N[start:stop] * NUM_TOKENS, lengths) + np.frombuffer(texts, np.uint8)
+        counts += np.bincount(cell, weights=np.repeat(1.0 / (lengths + 1), lengths), minlength=counts.size)
+        start = stop
+    is_present = length_N > 0
+    counts += np.bincount(
+        batch_N[is_present] * NUM_TOKENS + END, weights=1.0 / (length_N[is_present] + 1), minlength=counts.size
+    )
+    found = counts.reshape(num_batches, NUM_TOKENS)
+    missing = np.bincount(batch_N[~is_present], minlength=num_batches).astype(np.float64)
+    return Bins(counts=found, sums=np.zeros_like(found), missing=missing)
 
 
 def stored_bins(entry: Mapping[str, Any]) -> Bins:

@@ -22,6 +22,7 @@ from clearway.measures.batch_null import BatchNull, batch_null, p_value
 from clearway.measures.bins import (
     CATEGORICAL,
     NUMERIC,
+    TEXT,
     Bins,
     Floats,
     Ints,
@@ -69,8 +70,8 @@ class Drift:
     """One feature of one batch against the reference.
 
     Args:
-        distance: numeric: Wasserstein over the reference's standard deviation; categorical: total variation. None when
-            the batch or the reference has no value to compare.
+        distance: numeric: Wasserstein over the reference's standard deviation; categories, and tokens of texts: total
+            variation. None when the batch or the reference has no value to compare.
         lower, upper: of the distance, 95 % together, the batch's days drawn anew; None for too few days.
         limit: what training batches themselves reached; None when the reference has too few batches.
         p_value: chance that one more batch like those of training lies this far away; None for too few batches.
@@ -123,13 +124,14 @@ def build_reference(
     score_column: str | None = None,
     day_column: str | None = None,
     effects: Mapping[str, float] | None = None,
+    texts: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What a package carries about its training period; plain JSON with finite numbers, below 200 kB for 86 features,
     and about 110 kB more with seasons.
 
     Args:
         table: training rows; nulls, NaN and infinities count as missing.
-        numeric, categorical: the model's columns.
+        numeric, categorical, texts: the model's columns; of texts their tokens count.
         batch_column: names the batch of each row; limits come from leaving out one batch at a time.
         score_column: the model's own score for these rows, if there is one.
         day_column: dates of the rows; with a year of them there is a reference per season as well (`season`).
@@ -147,6 +149,7 @@ def build_reference(
         batch_column=batch_column,
         score_column=score_column,
         day_column=day_column,
+        texts=texts,
     )
     return weigh_reference(counted, effects)
 
@@ -159,6 +162,7 @@ def count_reference(
     batch_column: str,
     score_column: str | None = None,
     day_column: str | None = None,
+    texts: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The part of `build_reference` that no model is needed for, and what `weigh_reference` makes the rest of: `over`,
     per season and for WHOLE the features that each training batch has over the limits of the others. [F, T]"""
@@ -166,7 +170,7 @@ def count_reference(
         raise ValueError("drift reference needs training rows, the table has 0; pass the rows the model was trained on")
     batch_N = _batch_codes(table.column(batch_column))
     seasons = season_batches(_days(table.column(day_column)), batch_N) if day_column else {}
-    kinds = dict.fromkeys(numeric, NUMERIC) | dict.fromkeys(categorical, CATEGORICAL)
+    kinds = dict.fromkeys(numeric, NUMERIC) | dict.fromkeys(categorical, CATEGORICAL) | dict.fromkeys(texts, TEXT)
     built = {name: _feature(table.column(name), kind, batch_N, seasons) for name, kind in kinds.items()}
     score = _feature(table.column(score_column), NUMERIC, batch_N, {})[0] if score_column else None
     sample, chosen = _sample(table, numeric=numeric, categorical=categorical)
@@ -240,7 +244,7 @@ def _drift(name: str, entry: Entry, counted: ColumnTally, draws_RD: Floats | Non
         missing=current.missing_share,
         missing_reference=entry["missing"],
         missing_limit=entry["missing_limit"],
-        num_values=int(q.sum()),
+        num_values=round(q.sum()),  # texts add up to rows but for rounding
     )
 
 
@@ -249,7 +253,7 @@ def _interval(
 ) -> tuple[float | None, float | None]:
     if distance is None or draws_RD is None:
         return None, None
-    if entry["kind"] == CATEGORICAL or entry["sd"] == 0:
+    if entry["kind"] != NUMERIC or entry["sd"] == 0:
         draws = total_variation_draws(reference.counts[0], per_day.counts, draws_RD)
     else:
         draws = wasserstein_draws(reference.counts[0], reference.means, per_day.counts, per_day.sums, draws_RD) / float(
@@ -260,7 +264,7 @@ def _interval(
 
 def _distance(kind: str, reference: Bins, current: Bins, *, scale: float) -> float:
     """The distance the alarm reads. A feature that never varied has no unit: the share of rows that left it counts."""
-    if kind == CATEGORICAL or scale == 0:
+    if kind != NUMERIC or scale == 0:
         return total_variation(reference.counts[0], current.counts[0])
     return wasserstein(reference.counts[0], reference.means, current.counts[0], current.means) / scale
 
@@ -285,7 +289,7 @@ def _described(bins: Bins, kind: str, distances: list[float | None]) -> dict[str
     known = [d for d in distances if d is not None]
     shares = [abs(bins.only(t).missing_share - total.missing_share) for t in range(len(distances))]
     return {
-        "counts": [int(c) for c in total.counts[0]],
+        "counts": [float(f"{c:.9g}") if kind == TEXT else int(c) for c in total.counts[0]],
         "means": [float(f"{m:.9g}") for m in total.means] if kind == NUMERIC else [],
         "missing": total.missing_share,
         "limit": _limit(known),
@@ -306,7 +310,7 @@ def _usual(sample: dict[str, list[Any]], chosen: Ints, table: pa.Table, batch_N:
 
 def _left_out(bins: Bins, kind: str, *, scale: float) -> list[float | None]:
     """Distance of each whole training batch from all others; None for a batch cut short or without values. [T]"""
-    rows_T = bins.counts.sum(axis=1) + bins.missing
+    rows_T = np.rint(bins.counts.sum(axis=1) + bins.missing)  # texts add up to rows but for rounding
     is_whole = rows_T >= MIN_BATCH_SHARE * np.median(rows_T)
     distances: list[float | None] = []
     for batch in range(len(rows_T)):

@@ -17,6 +17,12 @@ LANGUAGE = "language"
 MAX_TEXTS = 8
 
 
+def beginning(text: str, max_bytes: int) -> str:
+    """As much of a text as a caller may send: whole characters of at most so many bytes of UTF-8."""
+    data = text.encode()
+    return text if len(data) <= max_bytes else data[:max_bytes].decode(errors="ignore")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextEncoder:
     """`column`: holds the text. `max_bytes`: of UTF-8, longest text that is taken; all texts of a request together may

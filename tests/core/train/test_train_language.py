@@ -50,7 +50,7 @@ def test_a_text_product_is_trained_packaged_and_recorded_once(calm):
     assert set(package.files) == set(FILES_OF["language"]) >= {"shape.json", "weights.safetensors"}
     assert package.facts["train"]["num_rows"] == NUM_LEARNED
     assert package.facts["holdout_start"] == str(HOLDOUT_START)
-    assert set(package.reference["features"]) == {*world.product.spec.features.columns}
+    assert set(package.reference["features"]) == {*world.product.spec.features.columns, "text"}
     assert package.reference["score"]["counts"]
     scorer, rows = open_scorer(package), make_rows()
     assert scorer.score_rows(package.golden["rows"]).tolist() == package.golden["scores"]
