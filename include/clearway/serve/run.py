@@ -11,6 +11,7 @@ from clearway.infra.endpoint import Endpoint, LoggedRows, open_endpoint
 from clearway.infra.faults import fault
 from clearway.infra.layout import Layout
 from clearway.infra.storage import Storage, open_storage
+from clearway.serve.sending import Sending, sending_for
 from clearway.serve.spec import Inputs, Outputs
 
 if TYPE_CHECKING:
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("clearway.serve")
 
-CHUNK_ROWS = 500  # half the rows one request may carry
-# A float64 takes up to 25 bytes of JSON; this many values stay below 80 % of the server's body limit of 1 MiB.
-CHUNK_VALUES = 32_000
 # A server killed between answer and log loses what it had not written; those rows are sent again, this often at most.
 MAX_ROUNDS = 3
 
@@ -35,42 +33,40 @@ def run(inputs: Inputs, *, product: "LoadedProduct", env: "Environment") -> Outp
         log).
     """
     storage, layout = open_storage(env.store_root), Layout(env.store_root, product.name)
-    if product.spec.features.text is not None:
-        raise ConfigError(
-            f"product {product.name!r} has a {product.spec.model.kind} model; batches are scored for tabular ones, "
-            "send texts to the endpoint"
-        )
-    features = product.spec.features
-    table = _read_batch(inputs, storage, layout, features.columns)
+    sending = sending_for(product, env)
+    table = _read_batch(inputs, storage, layout, sending.columns)
     return score_batch(
-        table, features.columns, batch_id=inputs.batch_id, endpoint=open_endpoint(env), storage=storage, layout=layout
+        table, sending, batch_id=inputs.batch_id, endpoint=open_endpoint(env), storage=storage, layout=layout
     )
 
 
 def score_batch(
     table: "pa.Table",
-    columns: tuple[str, ...],
+    sending: Sending,
     *,
     batch_id: str,
     endpoint: Endpoint,
     storage: Storage,
     layout: Layout,
 ) -> Outputs:
-    """Send what the log lacks, until it lacks nothing. `table`: key, event_time and the model's columns."""
+    """Send what the log lacks, until it lacks nothing. `table`: key, event_time and the model's columns.
+
+    A batch of which nothing can be sent is scored by nobody, which the monitor looks into.
+    """
     from clearway.infra.datasets import KEY  # noqa: PLC0415 - pyarrow
     from clearway.serve.logged import logged_by  # noqa: PLC0415
 
-    keys, num_sent = table[KEY].to_pylist(), 0
+    rows = sending.sendable(table)
+    num_left_out = len(table) - len(rows)
+    keys, num_sent = rows[KEY].to_pylist(), 0
     for _ in range(MAX_ROUNDS):
         endpoint.flush_log()
         logged = logged_by(storage, layout, batch_id)
         todo = [i for i, key in enumerate(keys) if key not in logged]
         if not todo:
-            return _outputs(keys, logged, num_sent)
-        unsent = table.take(todo)
-        num_rows = max(1, min(CHUNK_ROWS, CHUNK_VALUES // len(columns)))
-        for start in range(0, len(unsent), num_rows):
-            chunk = _body(unsent.slice(start, num_rows), columns, batch_id)
+            return _outputs(keys, logged, num_sent, num_left_out)
+        for portion in sending.portions(rows.take(todo)):
+            chunk = _body(portion, sending.columns, batch_id)
             endpoint.score_logged(chunk)
             num_sent += len(chunk.keys)
             fault("serve.after_chunk")
@@ -82,7 +78,7 @@ def score_batch(
             f"{missing} of {len(keys)} rows of batch {batch_id} were answered but never reached the prediction log in "
             f"{MAX_ROUNDS} rounds; look at the server's log and its prediction_log_lost_rows_total, then retry"
         )
-    return _outputs(keys, logged, num_sent)
+    return _outputs(keys, logged, num_sent, num_left_out)
 
 
 def _read_batch(inputs: Inputs, storage: Storage, layout: Layout, columns: tuple[str, ...]) -> "pa.Table":
@@ -115,10 +111,12 @@ def _body(table: "pa.Table", columns: tuple[str, ...], batch_id: str) -> LoggedR
     )
 
 
-def _outputs(keys: list[str], logged: dict[str, str], num_sent: int) -> Outputs:
+def _outputs(keys: list[str], logged: dict[str, str], num_sent: int, num_left_out: int) -> Outputs:
     """`digest`: the model that answered most of the batch; on a tie the smaller, so that a rerun says the same."""
     answered = Counter(logged[key] for key in keys)
-    digest = min(answered, key=lambda d: (-answered[d], d))
+    digest = min(answered, key=lambda d: (-answered[d], d), default="")
     log.info("batch scored", extra={"num_rows": len(keys), "num_sent": num_sent, "models": dict(answered)})
     reason = f"{len(keys)} rows answered and logged, {num_sent} of them now"
+    if num_left_out:
+        reason += f"; {num_left_out} empty ones were not sent"
     return Outputs(verdict=Verdict.PASS, reason=reason, num_rows=len(keys), num_sent=num_sent, digest=digest)

@@ -18,7 +18,8 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outputs:
-    """`digest`: model that answered; rows already logged for this batch and model are not sent twice."""
+    """`digest`: model that answered, "" where nothing could be sent; rows already logged for this batch and model are
+    not sent twice."""
 
     verdict: Verdict
     reason: str

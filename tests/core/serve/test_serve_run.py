@@ -11,7 +11,8 @@ from clearway.infra.layout import Layout
 from clearway.infra.parquet import from_parquet
 from clearway.infra.storage import open_storage
 from clearway.serve.logged import logged_by
-from clearway.serve.run import CHUNK_ROWS, score_batch
+from clearway.serve.run import score_batch
+from clearway.serve.sending import CHUNK_ROWS, TableRows
 from serving_kit import CATEGORICAL, NUMERIC, PRODUCT, InProcessEndpoint, expected_score, make_package
 
 COLUMNS = (*NUMERIC, *CATEGORICAL)
@@ -48,7 +49,12 @@ def endpoint(env):
 def score(env, endpoint, layout):
     def scored(table):
         return score_batch(
-            table, COLUMNS, batch_id=BATCH, endpoint=endpoint, storage=open_storage(env.store_root), layout=layout
+            table,
+            TableRows(COLUMNS),
+            batch_id=BATCH,
+            endpoint=endpoint,
+            storage=open_storage(env.store_root),
+            layout=layout,
         )
 
     return scored
