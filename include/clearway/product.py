@@ -386,10 +386,7 @@ class Product(Part):
     def tabular(self) -> "Tabular":
         """What only a product with a tabular model has. Raises: ConfigError for another kind."""
         if not isinstance(self.model, Model) or not isinstance(self.gates, Gates) or self.label is None:
-            raise ConfigError(
-                f"product {self.name!r} has a {self.model.kind} model, and this step is for tabular ones; "
-                "a language model is tuned and released, not yet fed with batches or monitored"
-            )
+            raise ConfigError(f"product {self.name!r} has a {self.model.kind} model, and this step is for tabular ones")
         return Tabular(label=self.label, model=self.model, gates=self.gates)
 
     @property

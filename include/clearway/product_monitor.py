@@ -11,12 +11,13 @@ Share = Annotated[float, pydantic.Field(ge=0, le=1)]
 
 
 class Signal(StrEnum):
-    """What can speak for a retraining: inputs; scores beside labels, on average and row by row; time; labelled rows; a
-    person."""
+    """What can speak for a retraining: inputs; scores beside labels, on average and row by row; what texts cost a
+    language model; time; labelled rows; a person."""
 
     DRIFT = "drift"
     CALIBRATION = "calibration"
     LOSS = "loss"
+    SURPRISE = "surprise"
     TIME = "time"
     VOLUME = "volume"
     MANUAL = "manual"
@@ -51,22 +52,24 @@ class Monitor(Part):
     the 95th percentile of leave-one-batch-out distances inside the training period. `drift_weights`: whether features
     count there by their effect on the model's predictions, or all the same. `calibration_gap`: |mean label
     - mean score| on arrived labels. `loss_excess`: log-loss on them beyond what the scores themselves promise,
-    nats. `clear_at`: a signal that spoke goes on speaking until it falls to this share of its limit; 1 is no
-    hysteresis. `persistence`: at least k of the last n windows. `every_batches`, `new_rows`: when time and volume
-    speak: batches since the champion's first, labelled rows since then. `triggers`: groups of signals, of which one
-    group must speak whole; `manual` speaks while a request by hand is answered. `may_override`: what such a request
-    may set aside, if it says so itself. `max_retrains`, `max_retrains_monthly`: per 365 and per 30 days.
-    `sudden_excess`: a feature that was near its limit and in the next batch is this many times beyond it is held for a
-    person, as is one whose values are suddenly not those of training, and with it every retraining; 0: never.
-    `label_patience`: batches without enough labels after which quiet inputs are no longer called fine.
-    `false_discovery_rate`: of features and windows reported as changed. `counted_by`: what makes the counts of a batch.
-    `ignore`: calendar-like columns left out of the alarm.
+    nats. `surprise`: of language models, which know no label: bits per byte of a batch beyond held-out texts, as a
+    multiple of what such a batch may by chance. `clear_at`: a signal that spoke goes on speaking until it falls to
+    this share of its limit; 1 is no hysteresis. `persistence`: at least k of the last n windows. `every_batches`,
+    `new_rows`: when time and volume speak: batches since the champion's first, labelled rows since then. `triggers`:
+    groups of signals, of which one group must speak whole; `manual` speaks while a request by hand is answered.
+    `may_override`: what such a request may set aside, if it says so itself. `max_retrains`, `max_retrains_monthly`:
+    per 365 and per 30 days. `sudden_excess`: a feature that was near its limit and in the next batch is this many
+    times beyond it is held for a person, as is one whose values are suddenly not those of training, and with it every
+    retraining; 0: never. `label_patience`: batches without enough labels after which quiet inputs are no longer called
+    fine. `false_discovery_rate`: of features and windows reported as changed. `counted_by`: what makes the counts of a
+    batch. `ignore`: calendar-like columns left out of the alarm.
     """
 
     share_over_limit: Share = 0.5
     drift_weights: DriftWeights = DriftWeights.EFFECT
     calibration_gap: Share = 0.05
     loss_excess: float = pydantic.Field(0.1, ge=0)
+    surprise: float = pydantic.Field(1.0, ge=0)
     clear_at: Share = 1.0
     persistence: tuple[int, int] = (2, 2)
     every_batches: int = pydantic.Field(7, ge=1)
@@ -75,6 +78,7 @@ class Monitor(Part):
         (Signal.DRIFT,),
         (Signal.CALIBRATION,),
         (Signal.LOSS,),
+        (Signal.SURPRISE,),
         (Signal.MANUAL,),
     )
     may_override: tuple[Override, ...] = tuple(Override)

@@ -27,7 +27,6 @@ class Card:
         first: start of the first batch, UTC.
         last: start of the last one, or None for a source that goes on.
         schedule: cron expression of regular releases, or None.
-        has_label: whether batches can be watched.
         want: what tuning and training need of shared devices.
     """
 
@@ -40,7 +39,6 @@ class Card:
     first: datetime
     last: datetime | None
     schedule: str | None
-    has_label: bool
     want: Want
 
     @property
@@ -79,7 +77,6 @@ def read_card(path: Path) -> Card:
             first=_instant(raw["batch"]["first"]),
             last=_instant(raw["batch"]["last"]) if raw["batch"].get("last") else None,
             schedule=raw["release"].get("schedule"),
-            has_label="label" in raw,
             want=Want(
                 product=raw["name"],
                 team=raw["owners"][0],

@@ -45,7 +45,7 @@ RECONCILE_DAG = "clearway_reconcile"
 def build_dags(folder: Path | None = None) -> dict[str, DAG]:
     """Every product's DAGs, by id. A task's process, which needs one DAG, builds only that one."""
     cards = read_cards(folder or products_folder())
-    makers = {f"{card.name}_{kind}": (make, card) for card in cards for kind, make in _makers_for(card).items()}
+    makers = {f"{card.name}_{kind}": (make, card) for card in cards for kind, make in MAKERS.items()}
     wanted = get_parsing_context().dag_id
     dags = {i: make(card) for i, (make, card) in makers.items() if wanted in {None, i}}
     if cards and wanted in {None, RECONCILE_DAG}:
@@ -141,9 +141,12 @@ def reconcile_dag(cards: list[Card]) -> DAG:
     return dag
 
 
-def _makers_for(card: Card) -> dict[str, Callable[[Card], DAG]]:
-    makers = {"ingest": ingest_dag, "release": release_dag, "rollback": rollback_dag}
-    return makers | {"monitor": monitor_dag} if card.has_label else makers
+MAKERS: dict[str, Callable[[Card], DAG]] = {
+    "ingest": ingest_dag,
+    "release": release_dag,
+    "rollback": rollback_dag,
+    "monitor": monitor_dag,
+}
 
 
 @contextmanager

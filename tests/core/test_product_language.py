@@ -72,6 +72,16 @@ def test_a_stage_of_tabular_models_refuses_it_by_name():
         ),
         (
             "release:\n",
+            "monitor: {triggers: [[drift], [loss, volume]]}\nrelease:\n",
+            "monitor.triggers.1 needs loss, which a language model never shows; leave it out",
+        ),
+        (
+            "release:\n",
+            "monitor: {counted_by: spark}\nrelease:\n",
+            "monitor.counted_by is 'spark', which counts no tok",
+        ),
+        (
+            "release:\n",
             "tune: {num_trials: 3, space: {max_text_bytes: {low: 1, high: 9000}}}\nrelease:\n",
             "tune.space names 'max_text_bytes', which is no number of model; allowed: ['batch_size', 'context_length'",
         ),
@@ -97,4 +107,12 @@ def test_a_tabular_product_reads_no_text(flights):
     text = (flights.folder / "product.yaml").read_text(encoding="utf-8")
     wrong = text.replace("features:\n", "features:\n  text: remarks\n", 1)
     with pytest.raises(ConfigError, match=r"features\.text is 'remarks' and model.kind is 'tabular'"):
+        parse_product(wrong.encode(), path=PATH)
+
+
+def test_a_tabular_product_waits_for_no_text(flights):
+    text = (flights.folder / "product.yaml").read_text(encoding="utf-8")
+    assert "triggers:" in text
+    wrong = text.replace("triggers: [", "triggers: [[surprise], ", 1)
+    with pytest.raises(ConfigError, match=r"needs surprise, which a tabular model never shows"):
         parse_product(wrong.encode(), path=PATH)

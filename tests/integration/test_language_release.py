@@ -12,6 +12,7 @@ import yaml
 
 import http_kit
 from clearway.infra.environment import project_root
+from clearway.infra.storage import to_path
 from stack_kit import Stack, started
 
 pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.airflow]
@@ -23,6 +24,7 @@ SMALL = {"kind": "language", "context_length": 128, "num_layers": 2, "dim": 64, 
 SMALL |= {"hidden_dim": 128, "num_epochs": 2, "lr": 0.006}
 # A text takes some milliseconds here, on a busy machine many times that; slowness is no part of the story.
 CANARY = {"strategy": "canary", "steps_pct": [50, 100], "min_requests": 30, "min_step_s": 1.0}
+MIN_TEXTS = 20
 PAUSE_S = 0.02  # between a caller's requests
 CANARY |= {"error_margin": 0.2, "slow_s": 10.0, "slow_margin": 0.3}
 
@@ -35,6 +37,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     change(stack, model=SMALL, release={"first_end": FIRST})
     # The last batch is of a past quarter: no schedule lands a newer one meanwhile.
     change(stack, batch={"last": FIRST}, gates={"max_documents": 200, "num_resamples": 100}, rollout=CANARY)
+    change(stack, monitor={"min_rows": MIN_TEXTS})
     with started(stack):
         yield stack
 
@@ -100,8 +103,19 @@ def test_a_better_reader_takes_the_traffic_by_its_own_verdict(reader: Stack) -> 
     assert "errors: no harm" in rollout["reason"], rollout["reason"]
 
 
-def test_its_batches_land_and_nobody_says_that_they_are_watched(reader: Stack) -> None:
+def test_a_landed_quarter_is_read_watched_and_decided_on(reader: Stack) -> None:
     dags = {dag["dag_id"] for dag in reader.call("GET", "/dags?limit=100")["dags"]}
-    assert {f"{PRODUCT}_{kind}" for kind in ("ingest", "release", "rollback")} < dags
-    assert f"{PRODUCT}_monitor" not in dags
-    assert reader.clearway("replay", "--product", PRODUCT)["weeks"] == []
+    assert {f"{PRODUCT}_{kind}" for kind in ("ingest", "release", "monitor", "rollback")} < dags
+    known = reader.runs("monitor")
+    (quarter,) = reader.clearway("replay", "--product", PRODUCT, "--weeks", "1")["weeks"]
+    assert (quarter["batch_id"], quarter["is_landed"]) == (FIRST, True)
+    (run,) = reader.runs("monitor") - known
+    champion = reader.document().champion
+    assert champion is not None
+    served = reader.outputs("monitor", run, "serve")
+    assert (served["digest"], served["num_rows"]) == (champion.digest, served["num_sent"])
+    assert served["num_rows"] > MIN_TEXTS
+    watched = reader.outputs("monitor", run, "monitor")
+    assert f"{served['num_rows']} texts cost" in watched["reason"]
+    assert not watched["retrain"], "a single window never retrains"
+    assert "What the texts cost" in to_path(watched["report_uri"]).read_text(encoding="utf-8")

@@ -50,8 +50,7 @@ class Driver:
 
     def _wait_for_dags(self) -> None:
         deadline = monotonic() + DAGS_TIMEOUT_S
-        verbs = ("ingest", "release", "monitor") if self.product.spec.label else ("ingest", "release")
-        missing = {f"{self.product.name}_{verb}" for verb in verbs}
+        missing = {f"{self.product.name}_{verb}" for verb in ("ingest", "release", "monitor")}
         while missing := {d for d in missing if not self.api.has_dag(d)}:
             if monotonic() > deadline:
                 errors = "\n".join(self.api.import_errors()) or "no import errors are reported"
@@ -75,9 +74,6 @@ class Driver:
     def play(self, *, weeks: int | None, skip: int = 0) -> list[Played]:
         """Play batches until `is_enough`; the first `skip` after the first release's data are not played."""
         spec, played = self.product.spec, list[Played]()
-        if spec.label is None:
-            self.view.say(f"No {spec.batch.every} is played: {spec.name} has no label, so its batches are not watched.")
-            return played
         for batch_id in islice(batch_ids(spec.batch, first_end=spec.release.first_end), skip, None):
             if is_enough(played, weeks=weeks):
                 break

@@ -1,6 +1,6 @@
 """The feature rows of one batch, read in pieces: counting takes the memory of one piece, however large the batch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,16 +20,17 @@ ROWS_PER_PIECE = 65_536
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchRows:
-    """Files that hold the batch, and how many rows there are in all."""
+    """Files that hold the batch, and how many rows there are in all. `rows_per_piece`: held at a time."""
 
     uris: tuple[str, ...]
     num_rows: int
+    rows_per_piece: int = ROWS_PER_PIECE
 
-    def pieces(self) -> Iterator[pa.Table]:
-        """Every row once, in order."""
+    def pieces(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Every row once, in order. `columns`: those that are read; None for all."""
         for uri in self.uris:
             with open_parquet(uri) as file:
-                for chunk in file.iter_batches(batch_size=ROWS_PER_PIECE):
+                for chunk in file.iter_batches(batch_size=self.rows_per_piece, columns=columns):
                     yield pa.Table.from_batches([chunk])
 
     def evenly(self, max_rows: int) -> pa.Table:
@@ -52,8 +53,19 @@ def taken(piece: pa.Table, places: Ints, *, start: int) -> pa.Table:
     return piece.take(pa.array(places[begin:end] - start))
 
 
-def batch_rows(storage: Storage, layout: Layout, document: DatasetDocument, *, batch_id: str) -> BatchRows:
+def batch_rows(
+    storage: Storage,
+    layout: Layout,
+    document: DatasetDocument,
+    *,
+    batch_id: str,
+    rows_per_piece: int = ROWS_PER_PIECE,
+) -> BatchRows:
     """Those of the dataset that belong to a batch; none of them is read yet."""
     uris = feature_uris(storage, layout, document)
     chosen = [(uri, piece) for uri, piece in zip(uris, document.features, strict=True) if piece.batch_id == batch_id]
-    return BatchRows(uris=tuple(uri for uri, _ in chosen), num_rows=sum(piece.num_rows for _, piece in chosen))
+    return BatchRows(
+        uris=tuple(uri for uri, _ in chosen),
+        num_rows=sum(piece.num_rows for _, piece in chosen),
+        rows_per_piece=rows_per_piece,
+    )

@@ -59,10 +59,13 @@ class Carried:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrived:
-    """Labels of the champion's rows that came with a batch. [N]"""
+    """Rows on which the champion could be judged with a batch: those whose labels came with it. [N]
 
-    labels: npt.ArrayLike
-    scores: npt.ArrayLike
+    `labels`, `scores`: None of rows that are labels of their own, which teach nothing about other scores.
+    """
+
+    labels: npt.ArrayLike | None
+    scores: npt.ArrayLike | None
     num_rows: int
 
 
@@ -83,14 +86,16 @@ def carry(
         is_faulty: input was lost; such a batch says nothing about features.
     """
     mine = before if before.model_digest == champion else _begun(before, champion)
-    is_judged = arrived.num_rows >= policy.min_rows
+    is_judged, estimator = arrived.num_rows >= policy.min_rows, mine.estimator
+    if is_judged and arrived.labels is not None and arrived.scores is not None:
+        estimator = estimator.after(arrived.labels, arrived.scores)
     after = dataclasses.replace(
         mine,
         num_batches=mine.num_batches + (num_passed if mine.num_batches else 1),
         num_new_rows=mine.num_new_rows + arrived.num_rows,
         num_unlabelled=0 if is_judged else mine.num_unlabelled + (num_passed if mine.num_batches else 1),
         had_labels=mine.had_labels or is_judged,
-        estimator=mine.estimator.after(arrived.labels, arrived.scores) if is_judged else mine.estimator,
+        estimator=estimator,
     )
     if drift is None or is_faulty:
         return after

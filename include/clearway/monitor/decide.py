@@ -16,7 +16,7 @@ from clearway.product_monitor import Monitor, Override, Signal
 # Decisions older than these no longer count against `max_retrains` and `max_retrains_monthly`, by the batch clock.
 YEAR, MONTH = timedelta(days=365), timedelta(days=30)
 # A single number of one window may be luck, so these need persistence; the other signals count up and cannot flicker.
-MEASURED = (Signal.DRIFT, Signal.CALIBRATION, Signal.LOSS)
+MEASURED = (Signal.DRIFT, Signal.CALIBRATION, Signal.LOSS, Signal.SURPRISE)
 # Names of features shown in a sentence; all of them are in the summary.
 MAX_NAMES = 5
 
@@ -39,6 +39,8 @@ class Window:
         drift_share: share of features over their own limit, 0 to 1; None when it cannot be measured.
         calibration_gap: |mean label - mean score| of that champion on labels that came with the batch, or None.
         loss_excess: log-loss on the same labels less what the scores promise if they are right, nats; or None.
+        surprise: what the batch's texts cost that champion beyond held-out ones, bits per byte, as a multiple of what a
+            batch like them may by chance; below 0 for cheaper ones, or None.
         faults: plain sentences about lost input (an outage, too few rows); any of them silences this window.
         sudden: features that jumped far beyond their limit, or to values training never held, and have not come back.
         num_batches: batches from this champion's first window to this one.
@@ -52,6 +54,7 @@ class Window:
     drift_share: float | None = None
     calibration_gap: float | None = None
     loss_excess: float | None = None
+    surprise: float | None = None
     faults: tuple[str, ...] = ()
     sudden: tuple[str, ...] = ()
     num_batches: int = 0
@@ -252,7 +255,8 @@ def _why_silenced(newest: Window) -> tuple[Answer, tuple[str, ...]] | None:
             *newest.faults,
             "input is missing, not drifting: repair it; no retraining on such a batch",
         )
-    if newest.model_digest is None or (newest.drift_share is None and newest.calibration_gap is None):
+    known = (newest.drift_share, newest.calibration_gap, newest.surprise)
+    if newest.model_digest is None or all(value is None for value in known):
         return Answer.UNKNOWN, (f"batch {newest.batch_id} has neither a drift share nor labels; nothing can be said",)
     if newest.sudden:
         names = ", ".join(newest.sudden[:MAX_NAMES]) + (", …" if len(newest.sudden) > MAX_NAMES else "")
@@ -356,12 +360,20 @@ def _evidence_digest(windows: Sequence[Window], signals: tuple[Signal, ...], pol
 
 
 def _value(window: Window, signal: Signal) -> float | None:
-    values = {Signal.DRIFT: window.drift_share, Signal.CALIBRATION: window.calibration_gap}
+    values = {
+        Signal.DRIFT: window.drift_share,
+        Signal.CALIBRATION: window.calibration_gap,
+        Signal.SURPRISE: window.surprise,
+    }
     return values.get(signal, window.loss_excess)
 
 
 def _bound(signal: Signal, policy: Monitor) -> float:
-    bounds = {Signal.DRIFT: policy.share_over_limit, Signal.CALIBRATION: policy.calibration_gap}
+    bounds = {
+        Signal.DRIFT: policy.share_over_limit,
+        Signal.CALIBRATION: policy.calibration_gap,
+        Signal.SURPRISE: policy.surprise,
+    }
     return bounds.get(signal, policy.loss_excess)
 
 
@@ -369,6 +381,7 @@ _WORDS = {
     Signal.DRIFT: "share of features beyond what training weeks reached",
     Signal.CALIBRATION: "gap between mean label and mean score",
     Signal.LOSS: "log-loss beyond what the scores promise",
+    Signal.SURPRISE: "what texts cost beyond held-out ones, as a multiple of what is usual,",
 }
 
 

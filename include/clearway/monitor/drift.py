@@ -108,12 +108,12 @@ def measure_counted(
 
 def _counted(reference: dict[str, Any], pieces: Iterable[pa.Table], *, num_rows: int) -> tuple[Tally, pa.Table]:
     """Every row counted, some rows kept."""
-    places = even_places(num_rows, TOGETHER_ROWS)
+    places, looked_at = even_places(num_rows, TOGETHER_ROWS), list(reference["sample"])
     total, sample, start = None, list[pa.Table](), 0
     for piece in pieces:
         found = tally(reference["features"], piece, days=piece[DAY].cast(pa.int32()).to_numpy())
         total = found if total is None else total.plus(found)
-        sample.append(taken(piece, places, start=start))
+        sample.append(taken(piece, places, start=start).select(looked_at))
         start += len(piece)
     if total is None:
         raise ValueError("a batch without rows has no drift; pass at least one piece")

@@ -6,7 +6,9 @@ from clearway.contracts.verdict import Check, Verdict, at_most, judge
 from clearway.monitor.carried import Arrived, Carried, carry
 from clearway.monitor.drift import drift_words, lost_features, thinned_features
 from clearway.monitor.drift_part import DriftPart
+from clearway.monitor.estimate import Estimate
 from clearway.monitor.summary import ModelPerformance, PerformancePart, Summary
+from clearway.monitor.surprise_part import SurprisePart, surprise_words
 from clearway.product_monitor import Monitor
 
 # Names shown in a sentence; all of them are in the summary.
@@ -22,20 +24,24 @@ def summarise(
     champion_digest: str | None,
     num_rows: int,
     drift: DriftPart | None,
-    performance: PerformancePart,
+    performance: PerformancePart | None,
     scores: Sequence[float],
     arrived: Arrived,
     before: Carried,
     num_passed: int,
     policy: Monitor,
+    surprise: SurprisePart | None = None,
+    other_faults: tuple[str, ...] = (),
 ) -> Summary:
     """Put all parts together; `drift` is None when no champion serves or the batch is too small to measure.
 
     Args:
+        performance, surprise: the one that the product's kind of model has.
         scores: the champion's of this batch. arrived: labels of its earlier ones.
+        other_faults: lost input that no feature shows.
         before, num_passed: the state of the newest earlier summary, and how many batches ago that was.
     """
-    faults = _faults(num_rows, drift, policy)
+    faults = (*_faults(num_rows, drift, policy), *other_faults)
     carried = carry(
         before,
         champion=champion_digest,
@@ -45,16 +51,14 @@ def summarise(
         arrived=arrived,
         policy=policy,
     )
-    estimate = carried.estimator.estimate(
-        scores, min_rows=policy.min_rows, num_unlabelled=carried.num_unlabelled, patience=policy.label_patience
-    )
-    served = performance.of(champion_digest)
-    is_enough = served is not None and served.num_rows >= policy.min_rows
+    served = performance.of(champion_digest) if performance else None
+    judged = served if served is not None and served.num_rows >= policy.min_rows else None
     checks = (
         _champion_check(champion_digest),
         *(Check(name="input", verdict=Verdict.INCONCLUSIVE, reason=text) for text in faults),
         _drift_check(drift, policy, is_decisive=not faults),
-        _gap_check(served if is_enough else None, performance, policy),
+        *([_gap_check(judged, performance, policy)] if performance else []),
+        *([_surprise_check(surprise, policy, is_decisive=not faults)] if surprise else []),
     )
     judgement = judge(checks)
     return Summary(
@@ -68,11 +72,18 @@ def summarise(
         faults=faults,
         drift=drift,
         performance=performance,
-        calibration_gap=served.calibration_gap if served is not None and is_enough else None,
-        loss_excess=served.loss_excess if served is not None and is_enough else None,
-        estimate=estimate,
+        calibration_gap=judged.calibration_gap if judged else None,
+        loss_excess=judged.loss_excess if judged else None,
+        estimate=_estimate(carried, scores, policy) if performance else None,
         checks=checks,
         carried=carried,
+        surprise=surprise,
+    )
+
+
+def _estimate(carried: Carried, scores: Sequence[float], policy: Monitor) -> Estimate:
+    return carried.estimator.estimate(
+        scores, min_rows=policy.min_rows, num_unlabelled=carried.num_unlabelled, patience=policy.label_patience
     )
 
 
@@ -123,3 +134,10 @@ def _gap_check(served: ModelPerformance | None, performance: PerformancePart, po
     )
     text = f"{interval}, {served.num_rows} labels, log-loss {served.log_loss:.4f}"
     return at_most("calibration_gap", served.calibration_gap, policy.calibration_gap, reason=text)
+
+
+def _surprise_check(part: SurprisePart, policy: Monitor, *, is_decisive: bool) -> Check:
+    words = surprise_words(part)
+    if part.over is None:
+        return Check(name="surprise", verdict=Verdict.INCONCLUSIVE, reason=words, is_decisive=False)
+    return at_most("surprise", part.over, policy.surprise, reason=words, is_decisive=is_decisive)

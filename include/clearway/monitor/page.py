@@ -7,6 +7,7 @@ from clearway.monitor.decide import Decision
 from clearway.monitor.drift_part import FeatureDrift
 from clearway.monitor.estimate import Estimate
 from clearway.monitor.summary import ModelPerformance, Summary
+from clearway.monitor.surprise_part import SurprisePart, surprise_words
 
 # Rows of the feature table; the whole list is in summary.json.
 MAX_FEATURES = 25
@@ -28,9 +29,8 @@ def section(summary: Summary, decision: Decision) -> str:
         f"<p>Retraining: <b>{decision.answer.value}</b>. {escape('; '.join(decision.reasons))}.</p>",
         f"<p>Champion <code>{escape(summary.champion_digest or 'none')}</code>, data up to {escape(summary.as_of)}, "
         f"evidence <code>{decision.evidence_digest}</code>.</p>",
-        _performance_table(summary.performance.models),
-        _age_table(summary.performance.of(summary.champion_digest)),
-        _estimate_table(summary.estimate),
+        _performance(summary),
+        _surprise(summary.surprise),
         _together(summary),
         _stream(summary),
         _feature_table(summary),
@@ -43,6 +43,49 @@ def whole_page(body: str) -> str:
     """A page around a fragment, for a batch without a drift report."""
     head = '<meta charset="utf-8"><title>Monitor</title>'
     return f'<!DOCTYPE html><html lang="en"><head>{head}</head><body>{body}</body></html>'
+
+
+def _performance(summary: Summary) -> str:
+    """Of a model that is judged by labels."""
+    if summary.performance is None:
+        return ""
+    champion = summary.performance.of(summary.champion_digest)
+    estimate = _estimate_table(summary.estimate) if summary.estimate else ""
+    return "\n".join([_performance_table(summary.performance.models), _age_table(champion), estimate])
+
+
+def _surprise(part: SurprisePart | None) -> str:
+    """Of a model that reads texts."""
+    if part is None:
+        return ""
+    counts = [
+        ("texts", part.num_documents),
+        ("empty, not sent", part.num_empty),
+        ("longer than the model takes, so only their beginning was sent", part.num_cut),
+        ("not answered by the champion", part.num_unanswered),
+        ("answered", part.num_judged),
+        ("bytes of those", part.num_bytes),
+    ]
+    tables = [_table(("the batch's texts", ""), [(row, False) for row in counts])]
+    found = part.measured
+    if found is not None:
+        interval = "-" if found.lower is None or found.upper is None else f"{found.lower:.3f} to {found.upper:.3f}"
+        head = ("bits per byte", "95 %", f"values of {found.block}", "held out", "values", "excess", "limit")
+        row = (
+            _number(found.bits_per_byte),
+            interval,
+            found.num_blocks,
+            _number(found.held_bits_per_byte),
+            found.num_held_blocks,
+            f"{found.excess:+.3f}",
+            _number(found.limit),
+        )
+        tables.append(_table(head, [(row, found.over is not None and found.over > 1)]))
+    note = (
+        "A text is its own label, so what it cost is known with the answer. Limit: what a batch of so many values may "
+        "cost beyond the held-out texts by chance, drawn from those."
+    )
+    return f"<h2>What the texts cost</h2><p>{escape(surprise_words(part))}. {note}</p>" + "".join(tables)
 
 
 def _performance_table(models: tuple[ModelPerformance, ...]) -> str:
@@ -116,8 +159,8 @@ def _feature_table(summary: Summary) -> str:
     shown = (*score, *ranked[:MAX_FEATURES])
     head = ("feature", "effect", "distance", "95 %", "limit", "q", "PSI", "JS", "KS", "missing", "in training", "note")
     note = (
-        "<p>Distance: Wasserstein over the training standard deviation, or total variation for categories, on every "
-        "row of the batch; its interval comes from the batch's days drawn anew. Effect: of all that moves the "
+        "<p>Distance: Wasserstein over the training standard deviation, or total variation of categories and tokens, "
+        "on every row of the batch; its interval comes from the batch's days drawn anew. Effect: of all that moves the "
         "champion's predictions, the share that hangs on this feature; features over their limit come first, by "
         "effect. Limit: what training batches "
         "themselves reached. q: chance of a batch like those of training, after control of false discoveries. "

@@ -3,7 +3,6 @@
 import logging
 from typing import TYPE_CHECKING, Any
 
-from clearway.contracts.refs import ModelRef
 from clearway.contracts.verdict import Verdict
 from clearway.infra.clock import SystemClock
 from clearway.infra.environment import Environment
@@ -15,15 +14,15 @@ from clearway.monitor.decide import Answer, Decision, decide
 from clearway.monitor.history import (
     SUMMARY,
     earlier_windows,
-    label_batches,
     past_decisions,
     read_summary,
     state_before,
     store_decision,
 )
+from clearway.monitor.kinds import Case, watched
 from clearway.monitor.page import section, whole_page
 from clearway.monitor.spec import Inputs, Outputs
-from clearway.monitor.summary import PerformancePart, Summary
+from clearway.monitor.summary import Summary
 from clearway.product import LoadedProduct
 from clearway.product_monitor import CountedBy, DriftWeights
 
@@ -31,8 +30,8 @@ if TYPE_CHECKING:
     from clearway.infra.datasets import DatasetDocument
     from clearway.measures.tally import Tally
     from clearway.monitor.batch_rows import BatchRows
-    from clearway.monitor.carried import Arrived
     from clearway.monitor.drift_part import DriftPart
+    from clearway.packaging.package import Package
 
 LOG = logging.getLogger("clearway.monitor")
 REPORT = "drift.html"
@@ -66,16 +65,17 @@ def run(inputs: Inputs, *, product: LoadedProduct, env: Environment) -> Outputs:
 
 
 class _Work:
-    """One run's surroundings; the champion is looked up once, so that both parts speak of the same model."""
+    """One run's surroundings; the champion is looked up once, so that all parts speak of the same model."""
 
     def __init__(self, inputs: Inputs, *, product: LoadedProduct, env: Environment) -> None:
         self.inputs, self.product, self.env = inputs, product, env
         self.policy = product.spec.monitor
         self.storage: Storage = open_storage(env.store_root)
         self.layout = Layout(env.store_root, product.name)
+        self.watched = watched(product)
 
     def measure(self) -> Summary:
-        """Both parts, judged. Reads the batch's features, its labels, the prediction log and the champion's package."""
+        """Inputs and performance, judged. Reads the batch's rows, its labels, the prediction log, the package."""
         import pyarrow.compute as pc  # noqa: PLC0415 - not needed when the result is already there
 
         from clearway.infra.datasets import open_dataset  # noqa: PLC0415
@@ -86,11 +86,22 @@ class _Work:
         champion = self._champion()
         batch = self._batch(document)
         log = read_predictions(self.storage, self.layout, [self.inputs.batch_id])
+        served = log.filter(pc.equal(log["model_digest"], champion.digest)) if champion else log.slice(0, 0)
         drift, own = None, []
         if champion is not None and batch.num_rows >= self.policy.min_rows:
-            own = log.filter(pc.equal(log["model_digest"], champion.digest))["score"].to_pylist()
+            own = served["score"].to_pylist()
             drift = self._drift(champion, batch, scores=own)
-        performance, arrived = self._performance(document, champion)
+        case = Case(
+            product=self.product,
+            storage=self.storage,
+            layout=self.layout,
+            document=document,
+            batch_id=self.inputs.batch_id,
+            batch=batch,
+            served=served,
+            champion=champion,
+        )
+        judged = self.watched.judged(case)
         before, num_passed = state_before(self.storage, self.layout, self.product.spec.batch, self.inputs.batch_id)
         return summarise(
             product=self.product.name,
@@ -100,9 +111,11 @@ class _Work:
             champion_digest=champion.digest if champion else None,
             num_rows=batch.num_rows,
             drift=drift,
-            performance=performance,
+            performance=judged.performance,
+            surprise=judged.surprise,
+            other_faults=judged.faults,
             scores=own,
-            arrived=arrived,
+            arrived=judged.arrived,
             before=before,
             num_passed=num_passed,
             policy=self.policy,
@@ -137,31 +150,35 @@ class _Work:
         from clearway.infra.datasets import open_dataset  # noqa: PLC0415
         from clearway.monitor.report import drift_page  # noqa: PLC0415
 
-        champion = ModelRef(uri=self.layout.model(summary.champion_digest), digest=summary.champion_digest)
+        package = self._package(self.layout.model(summary.champion_digest), summary.champion_digest)
         batch = self._batch(open_dataset(self.storage, self.inputs.dataset))
         rows = batch.evenly(self.policy.report_rows)
-        return drift_page(summary.drift, self._reference(champion)["sample"], rows)
+        return drift_page(summary.drift, package.reference["sample"], rows)
 
-    def _champion(self) -> ModelRef | None:
-        document, _ = open_release_store(self.env).read(self.product.name)
-        champion = document.champion
-        return ModelRef(uri=champion.uri, digest=champion.digest) if champion else None
+    def _champion(self) -> "Package | None":
+        champion = open_release_store(self.env).read(self.product.name)[0].champion
+        return self._package(champion.uri, champion.digest) if champion else None
 
-    def _reference(self, champion: ModelRef) -> dict[str, Any]:
+    def _package(self, uri: str, digest: str) -> "Package":
         from clearway.packaging.package import open_package  # noqa: PLC0415 - cryptography, encoder
 
-        package = open_package(self.storage, champion.uri, champion.digest, key_folder=self.env.home / "keys")
-        return package.reference
+        return open_package(self.storage, uri, digest, key_folder=self.env.home / "keys")
 
     def _batch(self, document: "DatasetDocument") -> "BatchRows":
         from clearway.monitor.batch_rows import batch_rows  # noqa: PLC0415
 
-        return batch_rows(self.storage, self.layout, document, batch_id=self.inputs.batch_id)
+        return batch_rows(
+            self.storage,
+            self.layout,
+            document,
+            batch_id=self.inputs.batch_id,
+            rows_per_piece=self.watched.rows_per_piece,
+        )
 
-    def _drift(self, champion: ModelRef, batch: "BatchRows", *, scores: list[float]) -> "DriftPart":
+    def _drift(self, champion: "Package", batch: "BatchRows", *, scores: list[float]) -> "DriftPart":
         from clearway.monitor.drift import measure_counted, measure_pieces  # noqa: PLC0415
 
-        reference = self._reference(champion)
+        reference = champion.reference
         how: dict[str, Any] = {
             "num_rows": batch.num_rows,
             "ignore": self.policy.ignore,
@@ -179,27 +196,3 @@ class _Work:
 
         with spark_session(self.env) as session:
             return spark_tally(reference["features"], session.read.parquet(*batch.uris))
-
-    def _performance(self, document: "DatasetDocument", champion: ModelRef | None) -> tuple[PerformancePart, "Arrived"]:
-        """All models on the labels that came, and the champion's rows among them."""
-        from clearway.infra.datasets import read_labels  # noqa: PLC0415
-        from clearway.monitor.performance import arrived_for, join_labels, measure_performance  # noqa: PLC0415
-        from clearway.monitor.prediction_log import read_predictions  # noqa: PLC0415
-
-        spec = self.product.spec
-        labels = read_labels(
-            self.storage,
-            self.layout,
-            document,
-            table=spec.tabular.label.table,
-            key=spec.features.key,
-            column=spec.tabular.label.column,
-        )
-        delay_days = spec.tables[spec.tabular.label.table].delay_days
-        batches = label_batches(spec.batch, self.inputs.batch_id, delay_days=delay_days)
-        predictions = read_predictions(self.storage, self.layout, batches)
-        joined = join_labels(labels, predictions)
-        performance = measure_performance(
-            joined, num_labels=len(labels), num_predictions=len(predictions), as_of=document.as_of
-        )
-        return performance, arrived_for(joined, champion.digest if champion else None)

@@ -10,6 +10,7 @@ from clearway.monitor.carried import Carried
 from clearway.monitor.decide import Window
 from clearway.monitor.drift_part import DriftPart
 from clearway.monitor.estimate import Estimate
+from clearway.monitor.surprise_part import SurprisePart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +82,9 @@ class Summary:
         as_of: end of what is known, ISO 8601 UTC.
         champion_digest: the model whose training period is the reference; None before the first release.
         faults: lost input, in sentences; such a batch never speaks for a retraining.
+        performance: of models that are judged by labels. surprise: of models that read texts; see its `over`.
         calibration_gap, loss_excess: the champion's, once enough labels arrived to count; the decision reads these.
-        estimate: what the champion's scores of this batch are worth, before its labels are there.
+        estimate: what the champion's scores of this batch are worth, before its labels are there; None where none come.
         checks: the claims behind `verdict`.
         carried: what the next batch starts from.
     """
@@ -96,12 +98,13 @@ class Summary:
     reason: str
     faults: tuple[str, ...]
     drift: DriftPart | None
-    performance: PerformancePart
+    performance: PerformancePart | None
     calibration_gap: float | None
     loss_excess: float | None
-    estimate: Estimate
+    estimate: Estimate | None
     checks: tuple[Check, ...]
     carried: Carried
+    surprise: SurprisePart | None = None
 
     def to_json(self) -> bytes:
         return canonical_json(to_jsonable(self))
@@ -123,6 +126,7 @@ class Summary:
             drift_share=self.drift.share_over if self.drift else None,
             calibration_gap=self.calibration_gap,
             loss_excess=self.loss_excess,
+            surprise=self.surprise.over if self.surprise else None,
             faults=self.faults,
             sudden=self.carried.held,
             num_batches=self.carried.num_batches,

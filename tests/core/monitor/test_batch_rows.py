@@ -7,7 +7,6 @@ import pytest
 from clearway.infra.datasets import DAY
 from clearway.infra.parquet import to_parquet
 from clearway.measures.distance import build_reference
-from clearway.monitor import batch_rows
 from clearway.monitor.batch_rows import BatchRows, even_places
 from clearway.monitor.drift import measure_drift, measure_pieces
 
@@ -22,14 +21,13 @@ def week(number: int) -> pa.Table:
 
 
 @pytest.fixture
-def stored(tmp_path, monkeypatch: pytest.MonkeyPatch) -> BatchRows:  # type: ignore[no-untyped-def]
+def stored(tmp_path) -> BatchRows:  # type: ignore[no-untyped-def]
     """Week 9 in two files, read a hundred rows at a time."""
-    monkeypatch.setattr(batch_rows, "ROWS_PER_PIECE", 100)
     uris = []
     for name, part in (("a", week(9).slice(0, 350)), ("b", week(9).slice(350))):
         (tmp_path / name).write_bytes(to_parquet(part))
         uris.append((tmp_path / name).as_uri())
-    return BatchRows(uris=tuple(uris), num_rows=NUM_ROWS)
+    return BatchRows(uris=tuple(uris), num_rows=NUM_ROWS, rows_per_piece=100)
 
 
 def test_pieces_are_small_and_hold_every_row_once(stored: BatchRows) -> None:

@@ -93,6 +93,14 @@ def shares_unseen(*values: float | None, excess: float = 0.8) -> Carried:
     return state
 
 
+def test_texts_count_as_judged_and_teach_nothing_about_other_scores() -> None:
+    read = Arrived(labels=None, scores=None, num_rows=150)
+    state = step(step(Carried(), arrived=read), arrived=read)
+    assert (state.num_new_rows, state.num_unlabelled, state.had_labels) == (300, 0, True)
+    assert (state.estimator.errors, state.estimator.calibration) == ((), Carried().estimator.calibration)
+    assert step(state, arrived=Arrived(labels=None, scores=None, num_rows=0)).num_unlabelled == 1
+
+
 def test_batches_and_labelled_rows_are_counted_from_the_champions_first() -> None:
     first = step(Carried(), arrived=labels(150))
     third = step(first, num_passed=2, arrived=labels(30))

@@ -83,6 +83,52 @@ def test_answer_for(shares: list[float | None], gaps: list[float | None] | None,
     assert answer(windows(shares, gaps=gaps)).answer is expected
 
 
+def texts(*values: float | None, share: float | None = QUIET) -> list[Window]:
+    """Windows of a model that reads texts: no label, but what each batch cost it."""
+    return [dataclasses.replace(w, surprise=v) for w, v in zip(windows([share] * len(values)), values, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.2] * 6, Answer.HOLD),
+        ([0.2] * 4 + [1.2, 3.0], Answer.RETRAIN),
+        ([0.2] * 3 + [1.2, 0.2, 1.2], Answer.RETRAIN),
+        ([0.2] * 5 + [9.0], Answer.HOLD),
+        ([0.2] * 4 + [1.2, 1.0], Answer.HOLD),
+        ([-5.0] * 6, Answer.HOLD),
+        ([0.2] * 3 + [1.2, 1.2, None], Answer.HOLD),
+        ([1.2, 1.2], Answer.HOLD),
+    ],
+    ids=["quiet", "twice", "two of three", "once", "at its limit", "cheaper", "unknown now", "champion just came"],
+)
+def test_what_texts_cost_needs_no_label_to_ask_for_a_retraining(values: list[float | None], expected: Answer) -> None:
+    found = answer(texts(*values))
+    assert found.answer is expected
+    assert (Signal.SURPRISE in found.signals) is (expected is Answer.RETRAIN or len(values) == 2)
+
+
+def test_what_texts_cost_is_evidence_by_itself() -> None:
+    assert answer(texts(*[0.2] * 6, share=None)).answer is Answer.HOLD
+    assert answer(texts(*[None] * 6, share=None)).answer is Answer.UNKNOWN
+
+
+def test_texts_that_went_missing_silence_what_the_rest_cost() -> None:
+    history = texts(*[0.2] * 4, 5.0, 5.0)
+    history[-1] = dataclasses.replace(history[-1], faults=("texts are empty",))
+    assert answer(history).answer is Answer.ALERT
+    later = texts(*[0.2] * 4, 5.0, 5.0)
+    later[-2] = dataclasses.replace(later[-2], faults=("texts are empty",))
+    assert answer(later).answer is Answer.HOLD
+
+
+def test_hysteresis_and_reasons_hold_for_what_texts_cost_too() -> None:
+    sticky = POLICY.model_copy(update={"clear_at": 0.8})
+    found = answer(texts(*[0.2] * 4, 1.4, 0.9), policy=sticky)
+    assert found.answer is Answer.RETRAIN
+    assert all(part in found.reasons[0] for part in ("held-out", "1.400", "0.900", "2 of 3"))
+
+
 def test_lost_input_is_an_alert_however_loud() -> None:
     history = windows([LOUD] * 6)
     history[-1] = dataclasses.replace(history[-1], faults=("weather feed is gone",))
