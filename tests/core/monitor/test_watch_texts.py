@@ -143,7 +143,7 @@ def test_the_package_says_what_held_out_texts_cost(library: Library) -> None:
     held = HeldOut.from_json(package.reference[HELD_OUT])
     assert len(held.bits) == 8
     assert package.reference[HELD_OUT]["share_empty"] == 0.0
-    assert 0.5 < held.bits_per_byte < 2.5
+    assert 0.5 < held.bits_per_byte < 5.0  # a guess among bytes needs 8
     counts = package.reference["features"]["text"]["counts"]
     assert (len(counts), sum(counts)) == (257, pytest.approx(160))  # a row per text
 
