@@ -71,14 +71,14 @@ def test_a_stage_of_tabular_models_refuses_it_by_name():
             "rollout.shadow.slices ['kind'] are in no request; it has text",
         ),
         (
-            "release:\n",
-            "monitor: {triggers: [[drift], [loss, volume]]}\nrelease:\n",
+            "  min_rows: 15\n",
+            "  triggers: [[drift], [loss, volume]]\n",
             "monitor.triggers.1 needs loss, which a language model never shows; leave it out",
         ),
         (
-            "release:\n",
-            "monitor: {counted_by: spark}\nrelease:\n",
-            "monitor.counted_by is 'spark', which counts no tok",
+            "  min_rows: 15\n",
+            "  counted_by: spark\n",
+            "monitor.counted_by is 'spark', which counts no tokens; allowed for a language model: pieces",
         ),
         (
             "release:\n",

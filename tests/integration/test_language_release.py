@@ -1,5 +1,6 @@
 """A product whose model reads text, in a running Airflow: from the package that carries its texts to live traffic."""
 
+import json
 import shutil
 import threading
 from collections.abc import Iterator
@@ -116,6 +117,8 @@ def test_a_landed_quarter_is_read_watched_and_decided_on(reader: Stack) -> None:
     assert (served["digest"], served["num_rows"]) == (champion.digest, served["num_sent"])
     assert served["num_rows"] > MIN_TEXTS
     watched = reader.outputs("monitor", run, "monitor")
-    assert f"{served['num_rows']} texts cost" in watched["reason"]
+    surprise = json.loads(to_path(watched["summary_uri"]).read_bytes())["surprise"]
+    assert (surprise["num_judged"], surprise["num_unanswered"]) == (served["num_rows"], 0)
+    assert 0 < surprise["measured"]["lower"] < surprise["measured"]["bits_per_byte"] < surprise["measured"]["upper"] < 8
     assert not watched["retrain"], "a single window never retrains"
     assert "What the texts cost" in to_path(watched["report_uri"]).read_text(encoding="utf-8")
