@@ -54,7 +54,7 @@ def dies(env: Environment, spec: JobSpec, command: tuple[str, ...], *, point: st
     return child.wait() == -signal.SIGKILL
 
 
-def story(env: Environment, script: Path, folder: Path, *, seed: int) -> tuple[int, int]:
+def story(env: Environment, script: Path, folder: Path, *, stage: str, seed: int) -> tuple[int, int]:
     """Submitters of one job die one to three times at random moments, then one lives: (deaths, starts of the job).
 
     Raises: AssertionError if the job does not end with its result, or goes on afterwards.
@@ -62,7 +62,7 @@ def story(env: Environment, script: Path, folder: Path, *, seed: int) -> tuple[i
     rng = random.Random(seed)  # noqa: S311 - moments, not secrets
     command = ("python", "-u", str(script))
     folder.mkdir()
-    spec = spec_of(folder, key=f"train-{seed}")
+    spec = spec_of(folder, key=f"{stage}-{seed}", stage=stage)
     deaths = sum(dies(env, spec, command, after_s=rng.uniform(0, 0.6)) for _ in range(rng.randint(1, 3)))
     jobs = AwsJobs(env, command=command)
     job = jobs.submit(spec)

@@ -29,6 +29,15 @@ from serving_kit import free_port
 
 PRODUCTS = Path(__file__).with_name("products")
 REGION = "us-east-1"
+# Service of AWS → a stage that it can run.
+STAGE_ON = {
+    "sagemaker": "train",
+    "sagemaker_tuning": "tune",
+    "emr_serverless": "preprocess",
+    "emr_ec2": "preprocess",
+    "emr_eks": "preprocess",
+    "batch": "train",
+}
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": REGION}
 DROPPED_HEADERS = {"transfer-encoding", "connection", "server", "date"}
 

@@ -50,10 +50,10 @@ write(outputs_file, json.dumps(result))
 """
 
 
-def spec_of(tmp_path: Path, *, key: str = "train-1", **asked: bool) -> JobSpec:
+def spec_of(tmp_path: Path, *, key: str = "train-1", stage: str = "train", **asked: bool) -> JobSpec:
     """A job that waits for the file `go`; `worker` starts a child, `refuse` ends it with an error."""
     inputs = {"starts": str(tmp_path / "starts"), "go": str(tmp_path / "go"), **asked}
-    return JobSpec(stage="train", inputs_json=json.dumps(inputs), key=key)
+    return JobSpec(stage=stage, inputs_json=json.dumps(inputs), key=key)
 
 
 def folder_of(tmp_path: Path, job_id: str) -> Path:

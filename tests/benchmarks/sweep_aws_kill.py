@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from aws_kill_kit import story
-from aws_kit import account, moto_server, variables
+from aws_kit import STAGE_ON, account, moto_server, variables
 from clearway.infra.aws.jobs import SERVICES
 from clearway.infra.environment import Environment
 from jobs_kit import STAGE
@@ -34,11 +34,13 @@ def main() -> int:
         script = Path(folder) / "stage.py"
         script.write_text(STAGE)
         base = Environment.load({"CLEARWAY__HOME": folder})
-        clouds = {name: account(base, stage=script, services={"train": name}) for name in sorted(SERVICES)}
+        clouds = {name: account(base, stage=script, services={STAGE_ON[name]: name}) for name in sorted(SERVICES)}
         for number in range(args.stories):
             seed, service = args.first_seed + number, sorted(SERVICES)[number % len(SERVICES)]
             try:
-                died, started = story(clouds[service], script, Path(folder) / str(seed), seed=seed)
+                died, started = story(
+                    clouds[service], script, Path(folder) / str(seed), stage=STAGE_ON[service], seed=seed
+                )
             except Exception as error:  # noqa: BLE001 - the next story goes on
                 wrong.append(f"{service} {seed}: {type(error).__name__}: {str(error)[:200]}")
                 continue

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from aws_kit import account
+from aws_kit import STAGE_ON, account
 from clearway.contracts.errors import DataError, JobFailed
 from clearway.infra.aws.jobs import AwsJobs
 from clearway.infra.environment import Environment
@@ -36,7 +36,9 @@ def local_beside_a_warm_worker(env: Environment, script: Path) -> Iterator[JobRu
 def on_aws(service: str) -> Callable[[Environment, Path], AbstractContextManager[JobRunner]]:
     @contextmanager
     def opened(env: Environment, script: Path) -> Iterator[JobRunner]:
-        yield AwsJobs(account(env, stage=script, services={"train": service}), command=("python", "-u", str(script)))
+        yield AwsJobs(
+            account(env, stage=script, services={STAGE_ON[service]: service}), command=("python", "-u", str(script))
+        )
 
     return opened
 
@@ -70,92 +72,106 @@ def runner(request: pytest.FixtureRequest, env: Environment, tmp_path: Path) -> 
 
 
 @pytest.fixture
+def stage(request: pytest.FixtureRequest, runner: JobRunner) -> str:
+    """One that the runner can run."""
+    return STAGE_ON.get(request.node.callspec.params["runner"], "train")
+
+
+@pytest.fixture
 def go(tmp_path: Path) -> Path:
     return tmp_path / "go"
 
 
-def test_a_job_gives_its_outputs_and_its_log(runner: JobRunner, go: Path, tmp_path: Path) -> None:
+def test_a_job_gives_its_outputs_and_its_log(runner: JobRunner, go: Path, tmp_path: Path, stage: str) -> None:
     go.touch()
     lines: list[str] = []
-    outputs = json.loads(finish(runner, runner.submit(spec_of(tmp_path)), lines))
+    outputs = json.loads(finish(runner, runner.submit(spec_of(tmp_path, stage=stage)), lines))
     assert outputs["threads"] == "2"
-    assert lines == ["train begins"]
+    assert lines == [f"{stage} begins"]
 
 
-def test_the_same_key_is_the_same_job_while_it_runs_and_after(runner: JobRunner, go: Path, tmp_path: Path) -> None:
-    first = runner.submit(spec_of(tmp_path))
-    assert runner.submit(spec_of(tmp_path)) == first
+def test_the_same_key_is_the_same_job_while_it_runs_and_after(
+    runner: JobRunner, go: Path, tmp_path: Path, stage: str
+) -> None:
+    first = runner.submit(spec_of(tmp_path, stage=stage))
+    assert runner.submit(spec_of(tmp_path, stage=stage)) == first
     assert runner.state(first) is JobState.RUNNING
     go.touch()
     finish(runner, first)
-    assert runner.submit(spec_of(tmp_path)) == first
+    assert runner.submit(spec_of(tmp_path, stage=stage)) == first
     assert len(starts(tmp_path)) == 1
 
 
-def test_another_key_is_another_job(runner: JobRunner, go: Path, tmp_path: Path) -> None:
+def test_another_key_is_another_job(runner: JobRunner, go: Path, tmp_path: Path, stage: str) -> None:
     go.touch()
-    ids = {runner.submit(spec_of(tmp_path, key=key)) for key in ("train-1", "train-2")}
+    ids = {runner.submit(spec_of(tmp_path, stage=stage, key=key)) for key in ("train-1", "train-2")}
     for job_id in ids:
         finish(runner, job_id)
     assert len(ids) == len(starts(tmp_path)) == 2
 
 
-def test_a_failed_job_is_tried_again_under_its_key(runner: JobRunner, go: Path, tmp_path: Path) -> None:
-    first = runner.submit(spec_of(tmp_path))
+def test_a_failed_job_is_tried_again_under_its_key(runner: JobRunner, go: Path, tmp_path: Path, stage: str) -> None:
+    first = runner.submit(spec_of(tmp_path, stage=stage))
     wait_until(lambda: starts(tmp_path))
     os.kill(starts(tmp_path)[0], signal.SIGKILL)
     wait_until(lambda: runner.state(first) is JobState.FAILED)
     with pytest.raises(JobFailed):
         runner.result(first)
-    second = runner.submit(spec_of(tmp_path))
+    second = runner.submit(spec_of(tmp_path, stage=stage))
     go.touch()
     assert second != first
     assert json.loads(finish(runner, second))
 
 
-def test_a_refusal_comes_back_as_the_class_the_stage_raised(runner: JobRunner, go: Path, tmp_path: Path) -> None:
+def test_a_refusal_comes_back_as_the_class_the_stage_raised(
+    runner: JobRunner, go: Path, tmp_path: Path, stage: str
+) -> None:
     go.touch()
-    job_id = runner.submit(spec_of(tmp_path, refuse=True))
+    job_id = runner.submit(spec_of(tmp_path, stage=stage, refuse=True))
     with pytest.raises(DataError, match="bad rows"):
         finish(runner, job_id)
     assert runner.state(job_id) is JobState.FAILED
 
 
-def test_the_result_of_a_running_job_is_refused(runner: JobRunner, tmp_path: Path) -> None:
+def test_the_result_of_a_running_job_is_refused(runner: JobRunner, tmp_path: Path, stage: str) -> None:
     with pytest.raises(JobFailed, match="still runs"):
-        runner.result(runner.submit(spec_of(tmp_path)))
+        runner.result(runner.submit(spec_of(tmp_path, stage=stage)))
 
 
-def test_a_log_is_read_on_from_where_one_stopped(runner: JobRunner, go: Path, tmp_path: Path) -> None:
-    job_id = runner.submit(spec_of(tmp_path))
+def test_a_log_is_read_on_from_where_one_stopped(runner: JobRunner, go: Path, tmp_path: Path, stage: str) -> None:
+    job_id = runner.submit(spec_of(tmp_path, stage=stage))
     wait_until(lambda: runner.read_log(job_id, 0)[0])
     text, offset = runner.read_log(job_id, 0)
-    assert text == "train begins\n"
+    assert text == f"{stage} begins\n"
     assert runner.read_log(job_id, offset) == ("", offset)
     go.touch()
     finish(runner, job_id)
 
 
-def test_cancel_ends_every_process_and_spares_finished_jobs(runner: JobRunner, go: Path, tmp_path: Path) -> None:
-    job_id = runner.submit(spec_of(tmp_path, worker=True))
+def test_cancel_ends_every_process_and_spares_finished_jobs(
+    runner: JobRunner, go: Path, tmp_path: Path, stage: str
+) -> None:
+    job_id = runner.submit(spec_of(tmp_path, stage=stage, worker=True))
     wait_until(lambda: len(starts(tmp_path)) == 2)
     runner.cancel(job_id)
     wait_until(lambda: not any(map(psutil.pid_exists, starts(tmp_path))))
     wait_until(lambda: runner.state(job_id) is JobState.FAILED)
     go.touch()
-    again = runner.submit(spec_of(tmp_path))
+    again = runner.submit(spec_of(tmp_path, stage=stage))
     result = finish(runner, again)
     runner.cancel(again)
     assert runner.result(again) == result
 
 
-def test_an_attempt_says_what_it_used_once_it_has_ended(runner: JobRunner, go: Path, tmp_path: Path) -> None:
-    job_id = runner.submit(spec_of(tmp_path))
+def test_an_attempt_says_what_it_used_once_it_has_ended(
+    runner: JobRunner, go: Path, tmp_path: Path, stage: str
+) -> None:
+    job_id = runner.submit(spec_of(tmp_path, stage=stage))
     wait_until(lambda: starts(tmp_path))
     assert (runner.attempts("train-1"), runner.usage(job_id)) == ((job_id,), None)
     os.kill(starts(tmp_path)[0], signal.SIGKILL)
     wait_until(lambda: runner.usage(job_id))
-    again = runner.submit(spec_of(tmp_path))
+    again = runner.submit(spec_of(tmp_path, stage=stage))
     go.touch()
     finish(runner, again)
     wait_until(lambda: runner.usage(again))

@@ -67,32 +67,36 @@ class Jobs(Section):
     price_per_hour: float = pydantic.Field(0.0, ge=0)
 
 
-AwsService = Literal["sagemaker", "sagemaker_tuning", "emr_serverless", "emr_ec2", "emr_eks", "batch"]
+class Services(Section):
+    """Where a stage's job runs, by what can run it; all stages that are not named here run on Batch.
 
+    EMR starts Spark, with a role that may write no proofs and models. Machines of SageMaker have one that may write
+    what belongs to a model. A tuning job searches studies.
+    """
 
-def _default_services() -> dict[str, AwsService]:
-    return {"preprocess": "emr_serverless", "train": "sagemaker"}
+    preprocess: Literal["emr_serverless", "emr_ec2", "emr_eks", "batch"] = "emr_serverless"
+    tune: Literal["sagemaker", "sagemaker_tuning", "batch"] = "batch"
+    train: Literal["sagemaker", "batch"] = "sagemaker"
+    evaluate: Literal["sagemaker", "batch"] = "batch"
 
 
 class Aws(Section):
     """What the account has, for jobs.kind `aws`.
 
-    `services`: stage → where its job runs; `batch` for all others. `emr_code`: folder in S3 with `clearway_job.py` and
-    `environment.tar.gz`; `emr_max_executors`: of one job. On EC2, `emr_machines`: types a cluster may take, of one
-    size; `emr_service_role`, `emr_profile`: of EMR and of the machines; `emr_access_group`: security group by which EMR
-    reaches them. On EKS, `emr_virtual_cluster`, and `emr_eks_role` for the pods. `emr_release`: of both. `subnets`,
-    `security_groups`: where machines of SageMaker and EMR stand, separated by blanks; empty = in SageMaker's own
-    network, which EMR has not. `tuning_parallel`: trials of a tuning job at once; `tuning_job`: first part
-    of its name, set for a study by whoever starts it. `batch_definitions`: stage → job definition, where it is not
-    `batch_definition`;
-    `batch_vcpus`, `batch_memory_gb`: of a container, whatever that says. `batch_share`: on whose share of a fair-share
-    queue jobs go; empty = the queue is first in, first out. `signing_secret`: name of the secret that holds the key
-    models are signed with; empty = a key of this machine's own. `model_registry`: first part of the names of
-    SageMaker's model package groups in which answers are mirrored; empty = they are not. `tags`: put on all that is
-    made, besides our own.
+    `emr_code`: folder in S3 with `clearway_job.py` and `environment.tar.gz`; `emr_max_executors`: of one job. On EC2,
+    `emr_machines`: types a cluster may take, of one size; `emr_service_role`, `emr_profile`: of EMR and of the
+    machines; `emr_access_group`: security group by which EMR reaches them. On EKS, `emr_virtual_cluster`, and
+    `emr_eks_role` for the pods. `emr_release`: of both. `subnets`, `security_groups`: where machines of SageMaker and
+    EMR stand, separated by blanks; empty = in SageMaker's own network, which EMR has not. `tuning_parallel`: trials of
+    a tuning job at once; `tuning_job`: first part of its name, set for a study by whoever starts it.
+    `batch_definitions`: stage → job definition, where it is not `batch_definition`; `batch_vcpus`, `batch_memory_gb`:
+    of a container, whatever that says. `batch_share`: on whose share of a fair-share queue jobs go; empty = the queue
+    is first in, first out. `signing_secret`: name of the secret that holds the key models are signed with; empty = a
+    key of this machine's own. `model_registry`: first part of the names of SageMaker's model package groups in which
+    answers are mirrored; empty = they are not. `tags`: put on all that is made, besides our own.
     """
 
-    services: dict[str, AwsService] = pydantic.Field(default_factory=_default_services)
+    services: Services = Services()
     emr_application: str = ""
     emr_role: str = ""
     emr_code: str = ""

@@ -40,7 +40,7 @@ def run(inputs: Inputs, *, product: LoadedProduct, env: Environment) -> Outputs:
 
 def is_left_to_sagemaker(env: Environment) -> bool:
     """Whether a tuning job of SageMaker does the trials."""
-    return env.jobs.kind == "aws" and env.aws.services.get("tune") == "sagemaker_tuning"
+    return env.jobs.kind == "aws" and env.aws.services.tune == "sagemaker_tuning"
 
 
 def _searched(

@@ -20,7 +20,7 @@ from clearway.infra.aws.jobs import AwsJobs
 from clearway.infra.aws.model_registry import mirror_approval
 from clearway.infra.aws.tuning import Search, TuningJobs, stem_of
 from clearway.infra.clock import FakeClock
-from clearway.infra.environment import Environment, project_root
+from clearway.infra.environment import Environment, Services, project_root
 from clearway.infra.jobs import JobSpec
 from clearway.infra.layout import Layout
 from clearway.infra.release_store import open_release_store
@@ -405,7 +405,7 @@ def _a_study_elsewhere(cloud: Environment, work: Any, tuning: TuningJobs) -> Non
     """A container that left its trials to a tuning job, stopped with it, and the bill of both."""
     (work / "stage.py").write_text("import time\ntime.sleep(60)\n")
     elsewhere = cloud.model_copy(
-        update={"aws": cloud.aws.model_copy(update={"services": {"tune": "sagemaker_tuning"}})}
+        update={"aws": cloud.aws.model_copy(update={"services": Services(tune="sagemaker_tuning")})}
     )
     jobs = AwsJobs(elsewhere, command=("python", "-u", str(work / "stage.py")))
     job = jobs.submit(JobSpec(stage="tune", inputs_json="{}", key=KEY))
@@ -419,7 +419,9 @@ def _a_study_elsewhere(cloud: Environment, work: Any, tuning: TuningJobs) -> Non
 def _spark_jobs_elsewhere(cloud: Environment, work: Any) -> None:
     """On a cluster of their own and in pods, until they end."""
     for service in ("emr_ec2", "emr_eks"):
-        elsewhere = cloud.model_copy(update={"aws": cloud.aws.model_copy(update={"services": {"preprocess": service}})})
+        elsewhere = cloud.model_copy(
+            update={"aws": cloud.aws.model_copy(update={"services": Services(preprocess=service)})}
+        )
         jobs = AwsJobs(elsewhere, command=("python", "-u", str(work / "stage.py")))
         job = jobs.submit(JobSpec(stage="preprocess", inputs_json="{}", key=f"{service.replace('_', '-')}-1"))
         jobs.cancel(job)

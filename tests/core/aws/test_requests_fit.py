@@ -1,11 +1,12 @@
 """What is sent to AWS keeps to its limits: sizes and patterns that the service models name, which neither botocore nor
 moto looks at."""
 
+import re
 from typing import Any
 
 import pytest
 
-from aws_kit import account
+from aws_kit import STAGE_ON, account
 from clearway.infra.aws.client import client
 from clearway.infra.aws.jobs import SERVICES, AwsJobs
 from clearway.infra.jobs import JobSpec
@@ -43,20 +44,24 @@ def driver_limits(params: dict[str, Any]) -> list[int]:
 def test_every_request_of_a_job_fits_what_its_service_takes(aws, env, tmp_path, service):
     script = tmp_path / "stage.py"
     script.write_text("")
-    cloud = account(env, stage=script, services={"train": service})
+    cloud = account(env, stage=script, services={STAGE_ON[service]: service})
     cloud = cloud.model_copy(
         update={
+            "name": "aws",  # as are its settings: a cluster's Spark
+            "spark": cloud.spark.model_copy(update={"engine": "cluster"}),
             "aws": cloud.aws.model_copy(
                 update={"training_image": "123456789012.dkr.ecr.us-east-1.amazonaws.com/clearway:1"}
-            )
+            ),
         }
     )
     seen: list[str] = []
+    engines: set[str] = set()
     tags: dict[str, str] = {}
     limits: list[int] = []
 
     def note(params: dict[str, Any], model: Any, **_: Any) -> None:
         seen.append(model.name)
+        engines.update(re.findall(r"SPARK__ENGINE'?(?:: |, 'value': )'(\w+)'", str(params)))
         asked = params.get("tags", params.get("Tags", {}))
         tags.update(asked if isinstance(asked, dict) else {tag["Key"]: tag["Value"] for tag in asked})
         limits.extend(
@@ -78,7 +83,7 @@ def test_every_request_of_a_job_fits_what_its_service_takes(aws, env, tmp_path, 
     jobs = AwsJobs(cloud, command=("python", "-u", str(script)))
     inputs = '{"product": "flights", "release_id": "manual-1-abc"}'
     job = jobs.submit(
-        JobSpec(stage="train", inputs_json=inputs, key="train-" + "k" * 90, team="Ops & Co", max_seconds=301)
+        JobSpec(stage=STAGE_ON[service], inputs_json=inputs, key="train-" + "k" * 90, team="Ops & Co", max_seconds=301)
     )
     wait_until(lambda: jobs.state(job) == "failed")
     jobs.read_log(job, 0)
@@ -87,12 +92,13 @@ def test_every_request_of_a_job_fits_what_its_service_takes(aws, env, tmp_path, 
     assert set(seen) & calls
     assert [text for text in seen if " " in text] == []
     assert set(limits) == {360 if service == "emr_serverless" else 301}  # which counts whole minutes
+    assert engines == {"cluster" if service.startswith("emr") else "sail"}
     assert tags == (OF_EMR if service == "emr_ec2" else {}) | {
         "clearway:team": "Ops - Co",
         "clearway:product": "flights",
-        "clearway:environment": "local",
+        "clearway:environment": "aws",
         "clearway:release": "manual-1-abc",
-        "clearway:stage": "train",
+        "clearway:stage": STAGE_ON[service],
         "clearway:job": "train-" + "k" * 90,
     }
 

@@ -17,7 +17,7 @@ from clearway.infra.aws.client import client
 from clearway.infra.aws.services import Order
 from clearway.infra.aws.tuning import SageMakerTuning, Search, TuningJobs, TuningSeen, ended_well, stem_of
 from clearway.infra.cost.prices import most_per_hour
-from clearway.infra.environment import project_root
+from clearway.infra.environment import Services, project_root
 from clearway.product_tune import Range
 from clearway.tune import trial
 from clearway.tune.page import render
@@ -191,7 +191,7 @@ def test_who_stops_the_job_of_a_study_stops_its_tuning_job(there, tmp_path):
 
 def test_an_hour_of_a_study_may_cost_a_container_and_all_machines_of_trials(there):
     study, _ = there
-    aws = study.env.aws.model_copy(update={"services": {"tune": "sagemaker_tuning"}, "tuning_parallel": 3})
+    aws = study.env.aws.model_copy(update={"services": Services(tune="sagemaker_tuning"), "tuning_parallel": 3})
     most = {used.what: used.hours for used in most_per_hour(study.env.model_copy(update={"aws": aws}), "tune")}
     assert most == {"batch.vcpu": 4.0, "batch.gb": 16.0, "ml.m7i.2xlarge": 3.0}
 

@@ -275,7 +275,7 @@ def test_a_smaller_container_is_named_with_its_price(env, runner):
     [("train", 0.4838), ("tune", 4 * 0.04048 + 16 * 0.004445), ("preprocess", 44 * 0.052624 + 176 * 0.0057785)],
 )
 def test_a_job_is_told_the_price_of_its_own_machine(env, stage, price):
-    told = cloud_variables(AwsJobs(on_aws(env))._at_its_price(stage))
+    told = cloud_variables(AwsJobs(on_aws(env))._of_the_job(stage))
     assert float(told["CLEARWAY__JOBS__PRICE_PER_HOUR"]) == pytest.approx(price)
     assert "CLEARWAY__COST__PRICES" not in cloud_variables(on_aws(env, prices="/only/here.yaml"))
 

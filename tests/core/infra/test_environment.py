@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from clearway.contracts.errors import ConfigError
+from clearway.infra.cost.prices import service_of
 from clearway.infra.environment import Environment, project_root
 
 
@@ -64,6 +65,18 @@ def test_variables_override_the_files() -> None:
         ({"CLEARWAY__HOME": "/x/what?"}, ["'home' is '/x/what?'", "holds '?'"]),
         ({"CLEARWAY__PRODUCTS": "~/products"}, ["'products' is '~/products'", "full path"]),
         ({"CLEARWAY__SPARK__ENGINE__X": "jvm"}, ["'spark.engine'"]),
+        (
+            {"CLEARWAY__AWS__SERVICES__TRAIN": "emr_serverless"},
+            ["'aws.services.train' is 'emr_serverless'", "'sagemaker' or 'batch'", "CLEARWAY__AWS__SERVICES__TRAIN"],
+        ),
+        (
+            {"CLEARWAY__AWS__SERVICES__PREPROCESS": "sagemaker_tuning"},
+            ["'aws.services.preprocess' is 'sagemaker_tuning'", "'emr_serverless', 'emr_ec2', 'emr_eks' or 'batch'"],
+        ),
+        (
+            {"CLEARWAY__AWS__SERVICES__DEPLOY": "sagemaker"},
+            ["'aws.services.deploy'", "allowed: ['evaluate', 'preprocess', 'train', 'tune']"],
+        ),
     ],
     ids=lambda v: next(iter(v.items()), None) if isinstance(v, dict) else "",
 )
@@ -72,6 +85,16 @@ def test_a_wrong_setting_is_named_with_value_and_allowed(variables: dict[str, st
         Environment.load(variables)
     for fragment in fragments:
         assert fragment in str(caught.value)
+
+
+def test_a_service_chosen_for_one_stage_leaves_the_others_where_they_were() -> None:
+    env = Environment.load({"CLEARWAY__AWS__SERVICES__TUNE": "sagemaker_tuning"})
+    assert {stage: service_of(env.aws, stage) for stage in ("preprocess", "tune", "train", "deploy")} == {
+        "preprocess": "emr_serverless",
+        "tune": "sagemaker_tuning",
+        "train": "sagemaker",
+        "deploy": "batch",
+    }
 
 
 def test_variables_of_others_are_left_alone() -> None:

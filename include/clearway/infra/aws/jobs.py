@@ -155,7 +155,7 @@ class AwsJobs:
         order = Order(
             name=f"clearway-{spec.stage}-{sha256_of(folder.encode())[:20]}",
             command=(*self._command, spec.stage, *files),
-            variables=cloud_variables(self._at_its_price(spec.stage)),
+            variables=cloud_variables(self._of_the_job(spec.stage)),
             folder=folder,
             stage=spec.stage,
             max_seconds=spec.max_seconds or int(self._env.jobs.max_seconds),
@@ -173,12 +173,15 @@ class AwsJobs:
         self._storage.write(join(folder, STARTED), json.dumps({"service": name, "id": job}).encode())
         return id_of(spec.key, attempt_name(attempt))
 
-    def _at_its_price(self, stage: str) -> Environment:
-        """What the job is told of its machine's price, by which a study keeps its own budget."""
-        price = rate_of(self._env, read_prices(self._env), stage)
+    def _of_the_job(self, stage: str) -> Environment:
+        """What the job is told of its machine: its price, by which a study keeps its own budget, and an engine of
+        Spark that is there."""
+        env, price = self._env, rate_of(self._env, read_prices(self._env), stage)
+        if env.spark.engine == "cluster" and not service_of(env.aws, stage).startswith("emr_"):
+            env = env.model_copy(update={"spark": env.spark.model_copy(update={"engine": "sail"})})
         if price is None:
-            return self._env
-        return self._env.model_copy(update={"jobs": self._env.jobs.model_copy(update={"price_per_hour": price})})
+            return env
+        return env.model_copy(update={"jobs": env.jobs.model_copy(update={"price_per_hour": price})})
 
     def _look(self, job_id: str) -> Seen:
         started = self._started(job_id)

@@ -137,7 +137,8 @@ def most_per_hour(env: Environment, stage: str) -> tuple[Used, ...]:
 
 def service_of(aws: Aws, stage: str) -> str:
     """The service that runs a stage."""
-    return aws.services.get(stage, "batch")
+    chosen: dict[str, str] = aws.services.model_dump()
+    return chosen.get(stage, "batch")
 
 
 def rate_of(env: Environment, prices: Prices, stage: str) -> float | None:
