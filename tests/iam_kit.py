@@ -178,11 +178,14 @@ _SAGEMAKER = {
     "EndpointName": "endpoint",
     "ModelPackageGroupName": "model-package-group",
     "HyperParameterTuningJobName": "hyper-parameter-tuning-job",
+    "TransformJobName": "transform-job",
 }
 
 
 def _sagemaker(operation: str, asked: Mapping[str, Any]) -> Iterator[Request]:
     about = [arn("sagemaker", f"{kind}/{asked[key]}".lower()) for key, kind in _SAGEMAKER.items() if key in asked]
+    if operation == "CreateTransformJob":  # which names its model as a condition
+        about = about[-1:]
     if operation in {"CreateModelPackage", "UpdateModelPackage"}:  # of a version
         group = str(asked.get("ModelPackageGroupName", "")).lower()
         about = [asked.get("ModelPackageArn") or arn("sagemaker", f"model-package/{group}/1")]

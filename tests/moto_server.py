@@ -3,11 +3,12 @@
 moto answers calls about jobs and runs none. Here a training job, a Spark job and a container each start the command
 they were given as a process of this machine, with the variables they were given; its lines go to CloudWatch, and the
 job ends as the process ends. Also added, as AWS behaves and moto does not: a training job's name and a Spark job's
-token are taken once, training and tuning jobs can be stopped (`moto_training.py`), and all say afterwards what they
-bill: a training ten seconds at least, three tenths of them on spot; a Spark job a worker of 4 vCPU and 16 GB for a
-minute at least; a container of Batch the size it was given. A cluster of EMR has one machine per unit that its fleets
-begin with, which live as long as it does; it ends with its step. Conditional writes are atomic (`moto_turns.py`). What
-a container may not see, how a network fails, what a fleet does without spot capacity, and scaling are not modelled.
+token are taken once, training and tuning jobs can be stopped (`moto_training.py`), transform jobs run
+(`moto_transform.py`), and all say afterwards what they bill: a training ten seconds at least, three tenths of them on
+spot; a Spark job a worker of 4 vCPU and 16 GB for a minute at least; a container of Batch the size it was given. A
+cluster of EMR has one machine per unit that its fleets begin with, which live as long as it does; it ends with its
+step. Conditional writes are atomic (`moto_turns.py`). What a container may not see, how a network fails, what a fleet
+does without spot capacity, and scaling are not modelled.
 """
 
 import json
@@ -35,6 +36,7 @@ from moto.server import ThreadedMotoServer
 
 import moto_stacks
 import moto_training
+import moto_transform
 import moto_turns
 
 ACCOUNT, REGION = "123456789012", "us-east-1"
@@ -319,6 +321,7 @@ def main(port: int, folder: Path) -> None:
     variables = json.loads(os.environ.get("MACHINE_VARIABLES", "{}"))
     machines = Machines(folder, variables)
     moto_training.add(machines)
+    moto_transform.add(machines)
     run_spark_jobs(machines)
     run_pods(machines)
     run_clusters(machines)

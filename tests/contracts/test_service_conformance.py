@@ -1,14 +1,17 @@
 """What every Service that runs jobs on AWS owes the runner above it. Add one to SERVICES and all of this must hold."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from aws_kit import FAULTS, Trouble, account, at_endpoint, front
 from clearway.contracts.errors import ConfigError
+from clearway.infra.aws.client import client
 from clearway.infra.aws.jobs import SERVICES
 from clearway.infra.aws.services import Order, Service
-from clearway.infra.environment import Aws, Environment
+from clearway.infra.aws.transform import SageMakerTransform
+from clearway.infra.environment import Environment
 from jobs_kit import wait_until
 
 pytestmark = pytest.mark.slow
@@ -22,26 +25,59 @@ while not pathlib.Path(folder, "go").exists():
     time.sleep(0.01)
 sys.exit(int(code))
 """
+# The same for a service that starts an image and asks it.
+SERVER = """
+import http.server, os, pathlib, sys, time
+folder = os.environ["FOLDER"]
+with open(folder + "/starts", "a") as file:
+    file.write("served\\n")
+print("hello from", os.environ["ASKED"], flush=True)
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.reply()
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        while not pathlib.Path(folder, "go").exists():
+            time.sleep(0.01)
+        if os.environ["CODE"] != "0":
+            os._exit(int(os.environ["CODE"]))
+        self.reply()
+    def reply(self):
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[-1])), Handler).serve_forever()
+"""
+TRANSFORM = "sagemaker_transform"
+OPENED: dict[str, Callable[[Environment], Service]] = {
+    TRANSFORM: SageMakerTransform,
+    **{name: lambda env, make=make: make(env.aws) for name, make in SERVICES.items()},  # type: ignore[misc]
+}
 
 
-@pytest.fixture(params=sorted(SERVICES))
+@pytest.fixture(params=sorted(OPENED))
 def settings(request: pytest.FixtureRequest, aws: str, env: Environment, tmp_path: Path) -> tuple[str, Environment]:
     (tmp_path / "stage.py").write_text(SCRIPT)
-    return request.param, account(env, stage=tmp_path / "stage.py", services={})
+    (tmp_path / "image.py").write_text(SERVER)
+    cloud = account(env, stage=tmp_path / "stage.py", services={})
+    image = {"image": str(tmp_path / "image.py"), "role": cloud.aws.training_role}
+    return request.param, cloud.model_copy(update={"sagemaker": cloud.sagemaker.model_copy(update=image)})
 
 
 @pytest.fixture
 def service(settings: tuple[str, Environment]) -> Service:
     name, env = settings
-    return SERVICES[name](env.aws)
+    return OPENED[name](env)
 
 
 def order(settings: tuple[str, Environment], tmp_path: Path, *, name: str = "one", code: int = 0) -> Order:
     bucket = settings[1].store_root.split("/")[2]
+    if settings[0] == TRANSFORM:
+        client("s3").put_object(Bucket=bucket, Key=f"jobs/{name}/0001/input/0.json", Body=b"{}")
     return Order(
         name=f"clearway-{name}-{bucket[-12:]}",
         command=("python", "-u", str(tmp_path / "stage.py"), str(tmp_path), str(code)),
-        variables={"ASKED": name},
+        variables={"ASKED": name, "FOLDER": str(tmp_path), "CODE": str(code)},
         folder=f"s3://{bucket}/jobs/{name}/0001",
         stage="train",
         max_seconds=60,
@@ -113,8 +149,8 @@ def test_a_job_nobody_knows_is_not_running(service):
     assert "no such" in seen.reason
 
 
-@pytest.mark.parametrize("name", sorted(SERVICES))
-def test_a_service_without_its_settings_says_which(name):
+@pytest.mark.parametrize("name", sorted(OPENED))
+def test_a_service_without_its_settings_says_which(name, env):
     wanted = Order(name="n", command=(), variables={}, folder="s3://b/j/k/0001", stage="train", max_seconds=60)
-    with pytest.raises(ConfigError, match=r"settings aws\..*are empty"):
-        SERVICES[name](Aws()).start(wanted)
+    with pytest.raises(ConfigError, match=r"settings (aws|sagemaker)\..*are empty"):
+        OPENED[name](env).start(wanted)

@@ -225,8 +225,9 @@ class SageMaker(Section):
     minutes of CloudWatch younger than this are not counted yet. `shifting`: how SageMaker itself moves an endpoint to
     another configuration, watched by `alarms` (names, separated by blanks); empty = all at once, unwatched.
     `max_count`: instances of a variant at most, as many as keep each at `calls_per_minute`; 0 = always instance_count.
-    `shift_pct`: of the instances, first or each time; `bake_s`: between two shifts and at the end. `model_uri`,
-    `model_digest`: what a container serves, set for it by the deployment.
+    `shift_pct`: of the instances, first or each time; `bake_s`: between two shifts and at the end. `requests_at_once`:
+    to a container that scores a batch offline. `model_uri`, `model_digest`, `is_offline` (answers are not logged): of a
+    container, set for it by whoever starts it.
     """
 
     endpoint: str = ""
@@ -244,6 +245,8 @@ class SageMaker(Section):
     shift_pct: int = pydantic.Field(10, ge=1, le=100)
     bake_s: int = pydantic.Field(300, ge=0, le=3600)
     alarms: str = ""
+    requests_at_once: int = pydantic.Field(4, ge=1, le=50)
+    is_offline: bool = False
     model_uri: str = ""
     model_digest: str = ""
 

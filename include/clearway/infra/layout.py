@@ -61,6 +61,10 @@ class Layout:
         """How one release or rollback order ended; "" for the folder of all of them."""
         return self._at("history", name)
 
+    def scored(self, *parts: str) -> str:
+        """Batches scored beside the endpoint."""
+        return self._at("scored", *parts)
+
     def costs(self, *parts: str) -> str:
         """The ledger of what jobs cost."""
         return self._at("costs", *parts)

@@ -6,6 +6,8 @@ So what the local server's admin calls do is asked by those:
 clearway=probe      an answer like any caller's, counted apart and never logged, which says `is_probe`
 clearway=examples   rows that the version certainly takes
 clearway=logged     an answer that goes out once its rows are in the store
+
+A transform job starts the same; its requests carry no attributes, and with `sagemaker.is_offline` none is logged.
 """
 
 import argparse
@@ -38,8 +40,8 @@ _EPOCH = 1  # of a server whose only version never changes
 class Container:
     """The ASGI app: the model server behind SageMaker's contract."""
 
-    def __init__(self, server: "ModelServer") -> None:
-        self.server = server
+    def __init__(self, server: "ModelServer", *, is_offline: bool = False) -> None:
+        self.server, self._is_offline = server, is_offline
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked = b""
@@ -53,8 +55,9 @@ class Container:
             rows = {"instances": version.package.golden["rows"]}
             await send_bytes(send, 200, msgspec.json.encode(rows), [JSON_TYPE])
         elif asked == b"clearway=probe":
-            headers = [*scope["headers"], (b"x-clearway-probe", b"1")]
-            await self.server({**scope, "headers": headers}, receive, _marked(send))
+            await self.server(_unlogged(scope), receive, _marked(send))
+        elif self._is_offline and scope["type"] == "http":
+            await self.server(_unlogged(scope), receive, send)
         elif asked == b"clearway=logged":
             await self.server(scope, receive, self._after_flush(send))
         else:
@@ -67,6 +70,10 @@ class Container:
             await send(message)
 
         return flushed
+
+
+def _unlogged(scope: Scope) -> Scope:
+    return {**scope, "headers": [*scope["headers"], (b"x-clearway-probe", b"1")]}
 
 
 def _marked(send: Send) -> Send:
@@ -101,7 +108,7 @@ def make_container(env: Environment) -> Container:
     server.versions.restore()
     server.versions.load(uri, digest, epoch=_EPOCH)
     server.versions.set_weights({digest: 100.0}, epoch=_EPOCH)
-    return Container(server)
+    return Container(server, is_offline=env.sagemaker.is_offline)
 
 
 def main(arguments: list[str] | None = None) -> int:

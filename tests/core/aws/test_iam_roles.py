@@ -18,6 +18,8 @@ from clearway.infra.aws import guardrail, s3_storage, wishes
 from clearway.infra.aws.client import client
 from clearway.infra.aws.jobs import AwsJobs
 from clearway.infra.aws.model_registry import mirror_approval
+from clearway.infra.aws.services import Order
+from clearway.infra.aws.transform import SageMakerTransform
 from clearway.infra.aws.tuning import Search, TuningJobs, stem_of
 from clearway.infra.clock import FakeClock
 from clearway.infra.environment import Environment, Services, project_root
@@ -64,7 +66,7 @@ BY_SERVICES = {
     "preprocess": _LINES,
     "emr-machine": _LINES,
     "train": _PULL | _HOST,
-    "serving": _PULL | _HOST,
+    "serving": _PULL | _HOST | {"s3:ListBucket"},  # of a transform job's requests
     "container": _PULL | {"logs:CreateLogStream", "logs:PutLogEvents"},
     "deploy": _SCALED,
     "airflow": {"kms:GenerateDataKey", "kms:Decrypt"} | _SCALED,
@@ -158,6 +160,9 @@ NOR = {
     "container": [*_TRAFFIC, *_JOBS, ("s3:GetObject", f"{BUCKET}/store/flights/batches/1"), _BATCH],
     "serving": [
         *_TRAFFIC,
+        ("s3:ListBucket", BUCKET),  # without the prefix of requests
+        ("s3:PutObject", f"{BUCKET}/store/flights/scored/a/0001/input/00000.json"),
+        ("s3:PutObject", f"{BUCKET}/store/flights/scored/a/scores.parquet"),
         *_JOBS,
         _RECEIPT,
         ("s3:GetObject", f"{BUCKET}/store/flights/batches/2013-01-01/rows.parquet"),
@@ -167,6 +172,7 @@ NOR = {
     "airflow": [
         ("sagemaker:CreateTrainingJob", arn("sagemaker", "training-job/mine")),
         ("sagemaker:CreateHyperParameterTuningJob", _TUNING),
+        ("sagemaker:CreateTransformJob", arn("sagemaker", "transform-job/clearway-1")),
         ("sagemaker:StopHyperParameterTuningJob", arn("sagemaker", "hyper-parameter-tuning-job/somebody-elses")),
         ("sagemaker:DeleteEndpoint", arn("sagemaker", "endpoint/somebody-else")),
         ("batch:SubmitJob", arn("batch", "job-queue/somebody-else")),
@@ -265,12 +271,14 @@ def calls(empty_account, cloud, tmp_path_factory) -> dict[str, list[Call]]:
         _a_study_elsewhere(cloud, work, tuning)
         _jobs(cloud, work)
         _spark_jobs_elsewhere(cloud, work)
+    with recorded() as scoring:
+        _a_batch_offline(cloud, work)
     with recorded() as answers:
         assert mirror_approval(cloud, APPROVAL, model=MODEL)
     client("sqs").send_message(QueueUrl=cloud.events.queue, MessageBody="{}")
     with recorded() as watched:
         _figures_notices_and_wishes(cloud)
-    found["airflow"] = jobs + answers + watched + [call for call in both if call.is_main] + store
+    found["airflow"] = jobs + scoring + answers + watched + [call for call in both if call.is_main] + store
     return found
 
 
@@ -426,6 +434,28 @@ def _spark_jobs_elsewhere(cloud: Environment, work: Any) -> None:
         job = jobs.submit(JobSpec(stage="preprocess", inputs_json="{}", key=f"{service.replace('_', '-')}-1"))
         jobs.cancel(job)
         wait_until(lambda jobs=jobs, job=job: jobs.usage(job))
+
+
+def _a_batch_offline(cloud: Environment, work: Any) -> None:
+    """A transform job of an image that never answers: ordered twice, watched, stopped, billed."""
+    (work / "image.py").write_text("import time\ntime.sleep(60)\n")
+    image = cloud.sagemaker.model_copy(update={"image": str(work / "image.py")})
+    jobs = SageMakerTransform(cloud.model_copy(update={"sagemaker": image}))
+    folder = Layout(cloud.store_root, "rain").scored("a", "0001")
+    order = Order(
+        name="clearway-score-a-1",
+        command=(),
+        variables={},
+        folder=folder,
+        stage="serve",
+        max_seconds=60,
+        tags={"a": "b"},
+    )
+    job = jobs.start(order)
+    assert jobs.start(order) == job
+    jobs.stop(job)
+    wait_until(lambda: not jobs.look(job).is_running)
+    assert jobs.look(job).used
 
 
 def _figures_notices_and_wishes(cloud: Environment) -> None:

@@ -252,7 +252,7 @@ class Fleet:
                 call(**asked)
             except botocore.ClientError as error:
                 self._check_quota(error)
-                if not _is_refusal(error):
+                if not is_refusal(error):
                     raise
                 self._refusal, now = str(error), self.live()
                 return now is not None and bool(pending) and pending in {now.pending, now.config}
@@ -320,7 +320,7 @@ class Fleet:
                 call(**{key: value for key, value in asked.items() if value != []})
             except botocore.ClientError as error:
                 self._check_quota(error)
-                if not _is_refusal(error, "exist"):
+                if not is_refusal(error, "exist"):
                     raise
 
     def _check_quota(self, error: Exception) -> None:
@@ -373,7 +373,7 @@ class Fleet:
         raise Unavailable(f"SageMaker answered {MAX_ATTEMPTS} times in part about endpoint {self.name}; try again")
 
 
-def _is_refusal(error: Any, word: str = "") -> bool:
+def is_refusal(error: Any, word: str = "") -> bool:
     """A call that SageMaker did not like, for a reason with this word in it, or one that broke off on its way."""
     return (code_of(error) == _REFUSED and word in str(error)) or _broke_off(error)
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from clearway.contracts.errors import ConfigError, Unavailable
 from clearway.infra.aws.client import MAX_ATTEMPTS, client, excused, explained, whole
-from clearway.infra.environment import Aws
+from clearway.infra.environment import Aws, Section
 from clearway.infra.jobs.usage import BATCH_GB, BATCH_VCPU, S_PER_HOUR, Used
 
 # Where a job may write on its machine. What SageMaker's lies in is copied to the store while a training runs.
@@ -247,13 +247,13 @@ def network_of(aws: Aws) -> dict[str, Any]:
     return {"VpcConfig": {"Subnets": aws.subnets.split(), "SecurityGroupIds": aws.security_groups.split()}}
 
 
-def check_settings(aws: Aws, *names: str) -> None:
+def check_settings(settings: Section, *names: str, section: str = "aws") -> None:
     """Raises: ConfigError naming those that are empty."""
-    absent = [name for name in names if not getattr(aws, name)]
+    absent = [name for name in names if not getattr(settings, name)]
     if absent:
         raise ConfigError(
-            f"settings {', '.join(f'aws.{name}' for name in absent)} are empty; fill them in conf/aws.yaml with what "
-            "the account has"
+            f"settings {', '.join(f'{section}.{name}' for name in absent)} are empty; fill them in conf/aws.yaml with "
+            "what the account has"
         )
 
 
