@@ -1,9 +1,10 @@
 """CloudFormation as far as this project's templates need it and moto does not have it.
 
-Added: secrets, Spark applications, scheduling policies, alarms and bucket policies; versions and privacy of a bucket,
-recovery of a table, environments of Batch with AWS's own role, shares of a queue, policies attached to a role. A
-bucket's policy is kept and not enforced, since moto reads no conditions; policies of topics and queues are left out,
-and AWS's own policies are attached to nothing. What a call may do is not modelled: everybody may everything.
+Added: secrets, Spark applications, environments of MWAA, scheduling policies, alarms and bucket policies; versions and
+privacy of a bucket, recovery of a table, environments of Batch with AWS's own role, shares of a queue, policies
+attached to a role. A bucket's policy is kept and not enforced, since moto reads no conditions; policies of topics and
+queues are left out, and AWS's own policies are attached to nothing. What a call may do is not modelled: everybody may
+everything.
 """
 
 import json
@@ -113,6 +114,21 @@ class SchedulingPolicy(Added):
     @classmethod
     def gone(cls, physical_id: str, account: str, region: str) -> None:
         batch_backends[account][region].delete_scheduling_policy(physical_id)
+
+
+class Airflow(Added):
+    """An environment of MWAA that comes up at once, of whatever version."""
+
+    TYPE, NAME = "AWS::MWAA::Environment", "Name"
+
+    @classmethod
+    def made(cls, name: str, asked: Any, account: str, region: str) -> tuple[str, dict[str, str]]:
+        assert len(asked["NetworkConfiguration"]["SubnetIds"]) == 2, "MWAA wants two"
+        return asked["Name"], {"WebserverUrl": f"{account}.{region}.airflow.amazonaws.com"}
+
+    @classmethod
+    def gone(cls, physical_id: str, account: str, region: str) -> None:
+        """Nothing of it is kept."""
 
 
 class Alarm(Added):

@@ -58,10 +58,17 @@ _HOST = {
 }
 # What the services themselves do with a role, which no call of ours shows. After their guides: SageMaker, "execution
 # roles" (permissions of CreateTrainingJob and CreateModel, with a VPC); EMR Serverless, "CloudWatch logs"; ECS, "task
-# execution role"; SNS and SQS, "key management"; EMR, "publish logs to CloudWatch"; Application Auto Scaling, "required
-# permissions" of target tracking.
+# execution role"; SNS and SQS, "key management"; EMR, "publish logs to CloudWatch"; MWAA, "execution role"; Application
+# Auto Scaling, "required permissions" of target tracking.
 _SCALED = {"cloudwatch:PutMetricAlarm", "cloudwatch:DeleteAlarms", "iam:CreateServiceLinkedRole"}
 _LINES = {"logs:CreateLogStream", "logs:PutLogEvents", "logs:DescribeLogStreams", "logs:DescribeLogGroups"}
+_MWAA = {
+    *("airflow:PublishMetrics", "s3:GetObjectVersion", "s3:GetBucketVersioning", "s3:GetBucketPublicAccessBlock"),
+    *("s3:GetAccountPublicAccessBlock", "logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"),
+    *("logs:GetLogEvents", "logs:GetLogRecord", "logs:GetLogGroupFields", "logs:GetQueryResults"),
+    *("logs:DescribeLogGroups", "sqs:ChangeMessageVisibility", "sqs:GetQueueAttributes", "sqs:GetQueueUrl"),
+    *("sqs:SendMessage", "kms:DescribeKey", "kms:Encrypt"),
+}
 BY_SERVICES = {
     "preprocess": _LINES,
     "emr-machine": _LINES,
@@ -69,7 +76,7 @@ BY_SERVICES = {
     "serving": _PULL | _HOST | {"s3:ListBucket"},  # of a transform job's requests
     "container": _PULL | {"logs:CreateLogStream", "logs:PutLogEvents"},
     "deploy": _SCALED,
-    "airflow": {"kms:GenerateDataKey", "kms:Decrypt"} | _SCALED,
+    "airflow": {"kms:GenerateDataKey", "kms:Decrypt"} | _SCALED | _MWAA,
 }
 
 
@@ -183,6 +190,8 @@ NOR = {
         ("sns:Publish", arn("sns", "somebody-else")),
         ("sqs:PurgeQueue", arn("sqs", "clearway-wishes")),
         ("kms:Decrypt", arn("kms", "key/another")),
+        ("sqs:SendMessage", arn("sqs", "clearway-wishes")),
+        ("s3:PutObject", f"{BUCKET}/mwaa/dags/clearway_dags.py"),
         ("elasticmapreduce:RunJobFlow", "*"),  # without the tags of a job
         ("elasticmapreduce:TerminateJobFlows", arn("elasticmapreduce", "cluster/somebody-elses")),
         ("elasticmapreduce:AddJobFlowSteps", arn("elasticmapreduce", "cluster/somebody-elses")),
