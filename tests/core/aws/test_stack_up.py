@@ -24,6 +24,7 @@ from clearway.infra.clock import FakeClock
 from clearway.infra.environment import Environment
 from clearway.infra.release_store import open_release_store
 from clearway.infra.storage import join, open_storage
+from iam_kit import ACCOUNT
 
 pytestmark = pytest.mark.slow
 PARTS = ("storage", "state", "images")  # of an installation that a test makes for itself
@@ -249,7 +250,12 @@ def healthy(installed) -> Iterator[Environment]:
         image = {"imageManifest": manifest, "imageManifestMediaType": kind, "imageTag": "1"}
         client("ecr").put_image(repositoryName="clearway/jobs", **image)
         client("s3").put_object(Bucket=bucket_of(env), Key="code/environment.tar.gz", Body=b"")
+        provider = f"arn:aws:iam::{ACCOUNT}:oidc-provider/oidc.eks.us-east-1.amazonaws.com/id/1"
+        pods = {"Effect": "Allow", "Principal": {"Federated": provider}, "Action": "sts:AssumeRoleWithWebIdentity"}
+        trust = json.dumps({"Version": "2012-10-17", "Statement": [pods]})
+        client("iam").create_role(RoleName=env.aws.emr_eks_role.rpartition("/")[2], AssumeRolePolicyDocument=trust)
         yield env
+        client("iam").delete_role(RoleName=env.aws.emr_eks_role.rpartition("/")[2])
 
 
 def bucket_of(env: Environment) -> str:
@@ -273,6 +279,33 @@ def test_an_account_with_everything_is_well(healthy):
 def test_a_setting_that_is_missing_is_not_well(healthy):
     found = failing(changed(healthy, "aws", emr_role="", batch_queue="", signing_secret=""))
     assert found == {"role of Spark jobs": "not set", "queue": "not set", "signing key": "not set"}
+
+
+SPARK = {
+    "emr_serverless": {"role of Spark jobs", "Spark application"},
+    "emr_ec2": {
+        "role of EMR",
+        "profile of EMR's machines",
+        "subnets of clusters",
+        "security groups of clusters",
+        "security group of EMR",
+    },
+    "emr_eks": {"virtual cluster", "role of pods"},
+    "batch": set(),
+}
+
+
+def with_spark_on(env: Environment, service: str, **values: Any) -> Environment:
+    return changed(env, "aws", services=env.aws.services.model_copy(update={"preprocess": service}), **values)
+
+
+@pytest.mark.parametrize("service", SPARK)
+def test_the_service_that_runs_spark_is_the_one_that_is_asked_about(healthy, service):
+    env = with_spark_on(healthy, service)
+    asked = {check.about for check in doctor.examine(env)}
+    assert failing(env) == {}
+    code = {"code of Spark jobs"} if service != "batch" else set()
+    assert asked & {"code of Spark jobs"}.union(*SPARK.values()) == SPARK[service] | code
 
 
 def without_versions(env: Environment) -> Environment:
@@ -356,6 +389,22 @@ BROKEN: dict[str, tuple[str, Callable[[Environment], Environment]]] = {
     "Spark role": ("role of Spark jobs", with_a_role_of_others("emr_role")),
     "no application": ("Spark application", lambda e: changed(e, "aws", emr_application="00nobody")),
     "no environment": ("code of Spark jobs", without_environment),
+    "EMR's own role": (
+        "role of EMR",
+        lambda e: with_a_role_of_others("emr_service_role")(with_spark_on(e, "emr_ec2")),
+    ),
+    "no profile": (
+        "profile of EMR's machines",
+        lambda e: with_spark_on(e, "emr_ec2", emr_profile="nobody"),
+    ),
+    "no subnet": ("subnets of clusters", lambda e: with_spark_on(e, "emr_ec2", subnets="subnet-0")),
+    "no groups": ("security groups of clusters", lambda e: with_spark_on(e, "emr_ec2", security_groups="sg-0")),
+    "no group of EMR": ("security group of EMR", lambda e: with_spark_on(e, "emr_ec2", emr_access_group="")),
+    "no virtual cluster": ("virtual cluster", lambda e: with_spark_on(e, "emr_eks", emr_virtual_cluster="nobody")),
+    "role of pods": (
+        "role of pods",
+        lambda e: with_a_role_of_others("emr_eks_role")(with_spark_on(e, "emr_eks")),
+    ),
     "closed queue": ("queue", with_a_closed_queue),
     "no share": ("queue", lambda e: changed(e, "aws", batch_share="")),
     "no queue": ("queue", lambda e: changed(e, "aws", batch_queue="nobody")),

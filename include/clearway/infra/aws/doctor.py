@@ -8,9 +8,10 @@ from clearway.contracts.errors import ClearwayError
 from clearway.infra.aws.client import client, explained
 from clearway.infra.aws.installation import JOB_FILE, KEY_BYTES
 from clearway.infra.aws.s3_storage import bucket_and_key
-from clearway.infra.environment import PREFIX, Environment
+from clearway.infra.environment import PREFIX, Aws, Environment
 
 ASK_TIMEOUT_S = 5.0
+_PODS, _OIDC = "pods.eks.amazonaws.com", ":oidc-provider/"
 _BLOCKS = ("BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets")
 
 
@@ -65,9 +66,7 @@ def _questions(env: Environment) -> list[_Question]:
         _of_secret(aws.signing_secret),
         _of_image("training image", aws.training_image, "AWS__TRAINING_IMAGE"),
         _of_role("role of trainings", aws.training_role, "AWS__TRAINING_ROLE", service="sagemaker"),
-        _of_role("role of Spark jobs", aws.emr_role, "AWS__EMR_ROLE", service="emr-serverless"),
-        _of_application(aws.emr_application),
-        _of_code(aws.emr_code),
+        *_of_spark(aws),
         _of_queue(aws.batch_queue, aws.batch_share),
         *(_of_definition(name) for name in sorted({aws.batch_definition, *aws.batch_definitions.values()})),
         _of_server("MLflow", env.tracking.uri, "/health", "TRACKING__URI"),
@@ -221,6 +220,113 @@ def _trusted(policy: Mapping[str, Any]) -> set[str]:
         if statement.get("Effect") == "Allow":
             found |= {services} if isinstance(services, str) else set(services)
     return found
+
+
+def _of_spark(aws: Aws) -> list[_Question]:
+    """What the service needs that runs stage preprocess; nothing if that is Batch."""
+    chosen = aws.services.preprocess
+    if chosen == "emr_serverless":
+        found = [
+            _of_role("role of Spark jobs", aws.emr_role, "AWS__EMR_ROLE", service="emr-serverless"),
+            _of_application(aws.emr_application),
+        ]
+    elif chosen == "emr_ec2":
+        found = [
+            _of_role("role of EMR", aws.emr_service_role, "AWS__EMR_SERVICE_ROLE", service="elasticmapreduce"),
+            _of_profile(aws.emr_profile),
+            _of_subnets(aws.subnets),
+            _of_group("security groups of clusters", aws.security_groups, "AWS__SECURITY_GROUPS"),
+            _of_group("security group of EMR", aws.emr_access_group, "AWS__EMR_ACCESS_GROUP"),
+        ]
+    elif chosen == "emr_eks":
+        found = [_of_virtual_cluster(aws.emr_virtual_cluster), _of_pods_role(aws.emr_eks_role)]
+    else:
+        return []
+    return [*found, _of_code(aws.emr_code)]
+
+
+def _of_profile(profile: str) -> _Question:
+    def ask() -> tuple[bool, str]:
+        with explained(f"instance profile {profile}"):
+            name = profile.rpartition("/")[2]
+            roles = client("iam").get_instance_profile(InstanceProfileName=name)["InstanceProfile"]["Roles"]
+        trusted = {service for role in roles for service in _trusted(role["AssumeRolePolicyDocument"])}
+        words = (
+            f"role {', '.join(role['RoleName'] for role in roles) or 'none'}, trusts {', '.join(trusted) or 'nobody'}"
+        )
+        return "ec2.amazonaws.com" in trusted, words
+
+    return _Question(
+        about="profile of EMR's machines",
+        allowed="an instance profile with a role that trusts ec2.amazonaws.com",
+        todo=f"run `aws up --with emr`, or correct {PREFIX}AWS__EMR_PROFILE",
+        named=profile,
+        ask=ask,
+    )
+
+
+def _of_subnets(subnets: str) -> _Question:
+    def ask() -> tuple[bool, str]:
+        with explained(f"subnets {subnets}"):
+            found = client("ec2").describe_subnets(SubnetIds=subnets.split())["Subnets"]
+        networks = sorted({subnet["VpcId"] for subnet in found})
+        return len(networks) == 1, f"{len(found)} in {', '.join(networks)}"
+
+    return _Question(
+        about="subnets of clusters",
+        allowed="subnets that are there, of one network",
+        todo=f"run `aws up`, or correct {PREFIX}AWS__SUBNETS",
+        named=subnets,
+        ask=ask,
+    )
+
+
+def _of_group(about: str, groups: str, variable: str) -> _Question:
+    def ask() -> tuple[bool, str]:
+        with explained(f"security groups {groups}"):
+            found = client("ec2").describe_security_groups(GroupIds=groups.split())["SecurityGroups"]
+        return True, ", ".join(group["GroupName"] for group in found)
+
+    return _Question(
+        about=about,
+        allowed="groups that are there",
+        todo=f"run `aws up --with emr`, or correct {PREFIX}{variable}",
+        named=groups,
+        ask=ask,
+    )
+
+
+def _of_virtual_cluster(cluster: str) -> _Question:
+    def ask() -> tuple[bool, str]:
+        with explained(f"virtual cluster {cluster}"):
+            found = client("emr-containers").describe_virtual_cluster(id=cluster)["virtualCluster"]
+        return found["state"] == "RUNNING", f"{found['state']}, on {found['containerProvider']['id']}"
+
+    return _Question(
+        about="virtual cluster",
+        allowed="a virtual cluster of EMR on EKS, RUNNING",
+        todo=f"make one as EMR's guide says, then `aws up --with pods`, or correct {PREFIX}AWS__EMR_VIRTUAL_CLUSTER",
+        named=cluster,
+        ask=ask,
+    )
+
+
+def _of_pods_role(role: str) -> _Question:
+    def ask() -> tuple[bool, str]:
+        with explained(f"role {role}"):
+            policy = client("iam").get_role(RoleName=role.rpartition("/")[2])["Role"]["AssumeRolePolicyDocument"]
+        allowing = (one.get("Principal", {}) for one in policy.get("Statement", ()) if one.get("Effect") == "Allow")
+        federated = [one["Federated"] for one in allowing if "Federated" in one]
+        trusted = sorted([*map(str, federated), *_trusted(policy)])
+        return any(one == _PODS or _OIDC in one for one in trusted), f"trusts {', '.join(trusted) or 'nobody'}"
+
+    return _Question(
+        about="role of pods",
+        allowed=f"a role that trusts the cluster's OIDC provider or {_PODS}",
+        todo=f"have it trusted as EMR's guide says (update-role-trust-policy), or correct {PREFIX}AWS__EMR_EKS_ROLE",
+        named=role,
+        ask=ask,
+    )
 
 
 def _of_application(application: str) -> _Question:
