@@ -163,8 +163,8 @@ class Offline:
             found, digest = answer.get("predictions", ()), answer.get("model_digest", "nobody")
             if digest != self._digest or len(found) != len(part):
                 raise IntegrityError(
-                    f"{place} holds {len(found)} answers of {digest[:12]}, not {len(part)} of {self._digest[:12]}; delete "
-                    f"{self._folder}, then ask again"
+                    f"{place} holds {len(found)} answers of {digest[:12]}, not {len(part)} of {self._digest[:12]}; "
+                    f"delete {self._folder}, then ask again"
                 )
             scores += found
         uri = join(self._folder, SCORES)
