@@ -136,7 +136,7 @@ class SageMakerTraining:
 
     def stop(self, job_id: str) -> None:
         if self.look(job_id).is_running:
-            with explained(f"training job {job_id}"):
+            with explained(f"training job {job_id}"), excused("ValidationException"):  # it is being stopped already
                 client("sagemaker").stop_training_job(TrainingJobName=job_id)
 
     def log_of(self, job_id: str) -> tuple[str, str] | None:
