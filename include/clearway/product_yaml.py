@@ -64,12 +64,17 @@ def list_products(folder: Path) -> tuple[str, ...]:
 
 def find_product(products: Path, name: str) -> LoadedProduct:
     """The product `name` below the folder `products`. Raises: ConfigError listing the names there are."""
+    check_name(products, name)
+    return load_product(products / name)
+
+
+def check_name(products: Path, name: str) -> None:
+    """Whether there is a product of this name, whatever its file says. Raises: ConfigError listing the names."""
     known = list_products(products)
     if name not in known:
         raise ConfigError(
             f"product {name!r} is not in {products}; allowed: {list(known)}; create {name}/{FILE} or correct the name"
         )
-    return load_product(products / name)
 
 
 def json_schema() -> dict[str, Any]:

@@ -53,7 +53,7 @@ def test_inputs_that_do_not_fit_are_refused_in_one_line(text: str, capsys: pytes
     assert capsys.readouterr().err.startswith("ConfigError: inputs of ingest are not usable")
 
 
-@pytest.mark.parametrize("command", ["up", "run", "release", "replay", "drill", "rollback"])
+@pytest.mark.parametrize("command", ["up", "run", "release", "replay", "drill", "rollback", "callers", "status"])
 @pytest.mark.usefixtures("at_home")
 def test_a_product_that_is_not_there_starts_nothing(
     command: str, env: Environment, capsys: pytest.CaptureFixture[str]

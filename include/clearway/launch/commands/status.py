@@ -12,6 +12,7 @@ from clearway.launch.arguments import add_product_argument, quiet_clients
 from clearway.launch.stack import connected, running_stack
 from clearway.launch.state import StackState
 from clearway.launch.summary import render_stack, summarise_stack
+from clearway.product_yaml import check_name
 
 NUM_RUNS = 5
 
@@ -22,9 +23,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Look, change nothing."""
+    """Look, change nothing; a product.yaml with mistakes in it is no reason to hide who serves.
+
+    Raises: ConfigError for a product that is not there.
+    """
     quiet_clients()
     env = Environment.load()
+    check_name(env.products, args.product)
     state = running_stack(env)
     result: dict[str, Any] = {"running": False} if state is None else summarise_stack(state, is_new=None)
     if not (env.home / "run").exists():
