@@ -112,11 +112,21 @@ def ensure_stack(env: Environment, wish: StackWish, *, on_change: OnChange) -> t
     try:
         state = _wait_ready(paths, child, on_change=on_change)
     except BaseException:
-        found = _state_of_the_living(paths)
-        if child is not None and (found is None or found.supervisor_pid == child.pid):
-            stop_stack(env, on_change=on_change)
+        if child is not None:
+            _call_off(env, child, paths, on_change=on_change)
         raise
     return state, child is not None and state.supervisor_pid == child.pid
+
+
+def _call_off(env: Environment, child: subprocess.Popen[bytes], paths: StackPaths, *, on_change: OnChange) -> None:
+    """End the supervisor that this process started, and its stack, also before it holds the lock or has a state."""
+    found = _state_of_the_living(paths)
+    if found is not None and found.supervisor_pid != child.pid:
+        return
+    if child.poll() is None:
+        child.terminate()  # it has no children before it listens to signals
+    stop_stack(env, on_change=on_change)
+    process.wait_or_kill(child, timeout_s=STOP_TIMEOUT_S)
 
 
 def _spawn_supervisor(env: Environment, wish: StackWish, paths: StackPaths) -> subprocess.Popen[bytes]:

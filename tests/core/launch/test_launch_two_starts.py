@@ -1,11 +1,13 @@
 """Two commands that start the stack of one home at the same time end with one stack, for both."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import Any, NoReturn
 
 import pytest
 
@@ -86,3 +88,26 @@ def test_the_one_that_gives_up_stops_no_stack_of_another(
     with pytest.raises(Unavailable, match="was not healthy"):
         ensure_stack(env, WISH, on_change=lambda _state: None)
     assert stopped == [True], "what is left of its own is ended"
+
+
+def test_whoever_is_interrupted_before_the_first_sign_leaves_no_supervisor_behind(
+    env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, spawn = list[subprocess.Popen[bytes]](), stack._spawn_supervisor
+
+    def spawn_seen(*words: Any) -> subprocess.Popen[bytes]:
+        started.append(spawn(*words))
+        return started[0]
+
+    def interrupted(*_: object, **__: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stack, "_spawn_supervisor", spawn_seen)
+    monkeypatch.setattr(stack, "_wait_ready", interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            ensure_stack(env, WISH, on_change=lambda _state: None)
+        assert started[0].poll() == -signal.SIGTERM
+    finally:
+        started[0].kill()
+        started[0].wait(timeout=60)
