@@ -18,13 +18,14 @@ from clearway.contracts.errors import ConfigError
 from clearway.product_gates import AnyGates, Gates, Share
 from clearway.product_language import Language, LanguageGates
 from clearway.product_monitor import Monitor
-from clearway.product_part import Part, kind_of_section
+from clearway.product_part import MAX_SEED, Part, kind_of_section
 from clearway.product_resources import Resources
 from clearway.product_rollout import Rollout
 from clearway.product_source import Source
 from clearway.product_teacher import Teacher
-from clearway.product_tune import Tune, check_space
+from clearway.product_tune import Tune
 
+Text = Annotated[str, pydantic.Field(min_length=1)]
 Name = Annotated[str, pydantic.Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 FunctionPath = Annotated[str, pydantic.Field(pattern=r"^[a-z][a-z0-9_]*\.py:[a-z_][a-z0-9_]*$")]
 CRON = {"day": "0 0 * * *", "week": "0 0 * * 1", "month": "0 0 1 * *", "quarter": "0 0 1 1,4,7,10 *"}
@@ -87,6 +88,10 @@ class Table(Part):
     @pydantic.model_validator(mode="after")
     def _columns_exist(self) -> "Table":
         named = (self.time, *self.key, *self.events, *(c for columns in self.events.values() for c in columns))
+        if len(set(self.key)) < len(self.key):
+            raise ValueError(f"key {list(self.key)} names a column twice; name each once")
+        if self.time is None and (self.delay_days or self.is_planned or self.events):
+            raise ValueError("delay_days, is_planned and events are about rows in time, and time is not set; set it")
         unknown = {c for c in named if c is not None} - set(self.columns)
         if unknown:
             raise ValueError(
@@ -188,7 +193,7 @@ class Features(Part):
     key: str
     time: str
     lookback_days: int = pydantic.Field(ge=0)
-    lead_hours: float = pydantic.Field(0.0, ge=0)
+    lead_hours: float = pydantic.Field(0.0, ge=0, le=8784)
     numeric: tuple[str, ...]
     categorical: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
@@ -201,6 +206,8 @@ class Features(Part):
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
             raise ValueError(f"columns {twice} are listed twice; list each once under numeric, categorical or text")
+        if len(set(self.slices)) < len(self.slices):
+            raise ValueError(f"slices {list(self.slices)} name a column twice; name each once")
         denied = sorted(set(names) & set(self.deny))
         if denied:
             raise ValueError(f"columns {denied} are both features and denied; remove them from one list")
@@ -247,15 +254,15 @@ class Model(Part):
     num_bins: int = pydantic.Field(48, ge=2, le=256)
     numeric_dim: int = pydantic.Field(4, ge=1, le=64)
     embedding_dim: int = pydantic.Field(8, ge=1, le=64)
-    hidden: tuple[int, ...] = (192, 192)
+    hidden: tuple[Annotated[int, pydantic.Field(ge=1, le=16_384)], ...] = (192, 192)
     num_members: int = pydantic.Field(4, ge=1, le=16)
     dropout: float = pydantic.Field(0.15, ge=0, lt=1)
-    lr: float = pydantic.Field(3e-3, gt=0)
+    lr: float = pydantic.Field(3e-3, gt=0, le=1)
     weight_decay: float = pydantic.Field(0.03, ge=0)
     batch_size: int = pydantic.Field(256, ge=1)
     num_epochs: int = pydantic.Field(2, ge=1)
     teacher: Teacher | None = None
-    seed: int = 2013
+    seed: int = pydantic.Field(2013, ge=0, le=MAX_SEED)
     checkpoint_s: float = pydantic.Field(5.0, gt=0)
 
 
@@ -296,9 +303,9 @@ class Product(Part):
     """All of product.yaml."""
 
     name: Name
-    title: str
-    description: str
-    owners: tuple[str, ...] = pydantic.Field(min_length=1)
+    title: Text
+    description: Text
+    owners: tuple[Text, ...] = pydantic.Field(min_length=1)
     risk_tier: Literal["low", "medium", "high"]
     source: Source
     shape: FunctionPath | None = None
@@ -354,32 +361,6 @@ class Product(Part):
                 f"gates.block is {block!r}, which is no categorical feature; "
                 f"allowed: {sorted(self.features.categorical)}"
             )
-        return self
-
-    @pydantic.model_validator(mode="after")
-    def _slices_are_in_requests(self) -> "Product":
-        text = self.features.text
-        asked = (text,) if text else self.features.columns
-        strange = sorted(set(self.rollout.shadow.slices) - set(asked))
-        if strange:
-            raise ValueError(f"rollout.shadow.slices {strange} are in no request; it has {', '.join(asked)}")
-        return self
-
-    @pydantic.model_validator(mode="after")
-    def _label_is_landed(self) -> "Product":
-        if self.label is None:
-            return self
-        table = self.tables.get(self.label.table)
-        if table is None or not {self.label.column, self.features.key} <= set(table.columns):
-            raise ValueError(
-                f"label {self.label.table}.{self.label.column} with key {self.features.key!r} is not in tables; "
-                f"declared: {sorted(self.tables)}"
-            )
-        return self
-
-    @pydantic.model_validator(mode="after")
-    def _model_can_be_searched(self) -> "Product":
-        check_space(self.tune, self.model)
         return self
 
     @property

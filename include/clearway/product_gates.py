@@ -8,6 +8,10 @@ from clearway.product_language import LanguageGates
 from clearway.product_part import Part, kind_of_section
 
 Share = Annotated[float, pydantic.Field(ge=0, le=1)]
+PositiveShare = Annotated[float, pydantic.Field(gt=0, le=1)]
+
+
+AUC_OF_CHANCE = 0.5
 
 
 class Gates(Part):
@@ -21,8 +25,8 @@ class Gates(Part):
     kind: Literal["tabular"] = "tabular"
     auc_floor: Share
     auc_ceiling: Share
-    auc_jump: Share = 0.08
-    ece_max: Share = 0.10
+    auc_jump: PositiveShare = 0.08
+    ece_max: PositiveShare = 0.10
     min_slice_rows: int = pydantic.Field(500, ge=1)
     min_slice_positives: int = pydantic.Field(50, ge=1)
     num_folds: int = pydantic.Field(3, ge=2, le=10)
@@ -36,6 +40,12 @@ class Gates(Part):
         if self.auc_floor >= self.auc_ceiling:
             text = f"auc_floor {self.auc_floor} is not below auc_ceiling {self.auc_ceiling}, so no model can pass"
             raise ValueError(f"{text}; lower the floor or raise the ceiling")
+        if self.auc_floor < AUC_OF_CHANCE:
+            text = f"auc_floor {self.auc_floor} is below {AUC_OF_CHANCE}, which guessing reaches, so every model passes"
+            raise ValueError(f"{text}; raise the floor")
+        if self.min_slice_positives > self.min_slice_rows:
+            text = f"min_slice_positives {self.min_slice_positives} is above min_slice_rows {self.min_slice_rows}"
+            raise ValueError(f"{text}, and positives are among the rows; allowed: at most min_slice_rows")
         return self
 
 

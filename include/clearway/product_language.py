@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 import pydantic
 
-from clearway.product_part import Part
+from clearway.product_part import MAX_SEED, Part
 
 
 class Language(Part):
@@ -23,11 +23,11 @@ class Language(Part):
     num_kv_heads: int = pydantic.Field(2, ge=1)
     hidden_dim: int = pydantic.Field(384, ge=8)
     is_tied: bool = True
-    lr: float = pydantic.Field(3e-3, gt=0)
+    lr: float = pydantic.Field(3e-3, gt=0, le=1)
     weight_decay: float = pydantic.Field(0.1, ge=0)
     batch_size: int = pydantic.Field(16, ge=1)
     num_epochs: int = pydantic.Field(2, ge=1)
-    seed: int = 2014
+    seed: int = pydantic.Field(2014, ge=0, le=MAX_SEED)
     checkpoint_s: float = pydantic.Field(5.0, gt=0)
     max_text_bytes: int = pydantic.Field(4096, ge=1, le=65_536)
 

@@ -8,6 +8,7 @@ import pydantic
 from clearway.product_part import Part
 
 Share = Annotated[float, pydantic.Field(ge=0, le=1)]
+PositiveShare = Annotated[float, pydantic.Field(gt=0, le=1)]
 
 
 class Signal(StrEnum):
@@ -67,7 +68,7 @@ class Monitor(Part):
 
     share_over_limit: Share = 0.5
     drift_weights: DriftWeights = DriftWeights.EFFECT
-    calibration_gap: Share = 0.05
+    calibration_gap: PositiveShare = 0.05
     loss_excess: float = pydantic.Field(0.1, ge=0)
     surprise: float = pydantic.Field(1.0, ge=0)
     clear_at: Share = 1.0

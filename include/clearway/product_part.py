@@ -6,6 +6,9 @@ import pydantic
 
 from clearway.contracts.errors import ConfigError
 
+# What every generator takes that a seed is given to: numpy, torch, LightGBM, SageMaker.
+MAX_SEED = 2**31 - 1
+
 
 class Part(pydantic.BaseModel):
     """Base of all parts: closed and immutable."""

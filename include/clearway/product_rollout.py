@@ -20,7 +20,7 @@ class Shadow(Part):
 
     min_rows: int = pydantic.Field(1000, ge=1)
     margin: Fraction = 0.1
-    slices: dict[str, tuple[str, ...]] = pydantic.Field(default_factory=dict)
+    slices: dict[str, Annotated[tuple[str, ...], pydantic.Field(min_length=1)]] = pydantic.Field(default_factory=dict)
 
 
 class AbTest(Part):
@@ -102,6 +102,13 @@ class Rollout(Part):
         if {"errors", "slow", "score"} <= set(value):
             raise ValueError("dry_run names every metric; at least one must decide")
         return value
+
+    @pydantic.model_validator(mode="after")
+    def _steps_can_end(self) -> Self:
+        if self.min_step_s >= self.max_step_s:
+            text = f"min_step_s {self.min_step_s:g} is not below max_step_s {self.max_step_s:g}"
+            raise ValueError(f"{text}, so every step ends as a question for a person; lower the one or raise the other")
+        return self
 
     @pydantic.model_validator(mode="after")
     def _is_a_chain(self) -> Self:

@@ -19,6 +19,14 @@ class PackageSource(Part):
     files: dict[str, str] = pydantic.Field(min_length=1)
     null_values: tuple[str, ...] = ("",)
 
+    @pydantic.field_validator("files")
+    @classmethod
+    def _lie_inside(cls, value: dict[str, str]) -> dict[str, str]:
+        for table, path in value.items():
+            if path.startswith("/") or ".." in path.split("/"):
+                raise ValueError(f"{path!r} of {table!r} leaves the package; name a file inside it")
+        return value
+
 
 class FilesSource(Part):
     """Tables dropped as files: `uri` is a folder or s3 prefix.

@@ -160,11 +160,11 @@ def _part_at(loc: Where) -> type[Part]:
     found: Any = Product
     for piece in loc:
         found = _inside(found, piece)
-    return typing.cast(type[Part], found)
+    return typing.cast(type[Part], _parts_of(found)[0])
 
 
 def _is_choice(annotation: Any) -> bool:
-    """Whether this is one of several parts, told apart by their `kind`."""
+    """Whether one of several things may stand here: parts, told apart by their `kind`, or a word and a list of them."""
     return len(_parts_of(annotation)) > 1
 
 
@@ -177,10 +177,16 @@ def _parts_of(annotation: Any) -> list[Any]:
     return [] if annotation is type(None) else [annotation]
 
 
+def _is_tagged(part: Any, tag: str | int) -> bool:
+    if isinstance(part, type) and issubclass(part, Part):
+        return tag in get_args(part.model_fields["kind"].annotation)
+    return str(tag).startswith("tuple") is (get_origin(part) is tuple)
+
+
 def _inside(annotation: Any, piece: str | int) -> Any:
     """What the schema has below `annotation` at one piece of a location; None where it has nothing."""
-    if _is_choice(annotation):  # a discriminated union: the piece is the tag
-        return next(p for p in _parts_of(annotation) if piece in get_args(p.model_fields["kind"].annotation))
+    if _is_choice(annotation):  # the piece is the tag: a `kind`, or pydantic's name for a list
+        return next(p for p in _parts_of(annotation) if _is_tagged(p, piece))
     annotation = next(iter(_parts_of(annotation)), None)
     if isinstance(annotation, type) and issubclass(annotation, Part):
         return next((i.annotation for n, i in annotation.model_fields.items() if piece == (i.alias or n)), None)

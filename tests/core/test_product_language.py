@@ -68,7 +68,7 @@ def test_a_stage_of_tabular_models_refuses_it_by_name():
         (
             "release:\n",
             "rollout: {strategy: [shadow, canary], shadow: {slices: {kind: [service]}}}\nrelease:\n",
-            "rollout.shadow.slices ['kind'] are in no request; it has text",
+            "rollout.shadow.slices.kind is in no request; it has text",
         ),
         (
             "  min_rows: 15\n",

@@ -5,9 +5,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from croniter import croniter
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from clearway.contracts.errors import ConfigError
 from clearway.product import LoadedProduct
+from clearway.product_checks import CRON_WORDS, is_cron
 from clearway.product_yaml import find_product, list_products, load_product, parse_product
 
 # The smallest product there is; each error case below changes one thing in it.
@@ -111,7 +115,7 @@ def test_the_smallest_product_is_accepted_and_filled_with_defaults() -> None:
         (
             "  column: is_high",
             "  column: was_high",
-            "1: the product: label tides.was_high with key 'id' is not in tables",
+            "26: label.column is 'was_high'; allowed: one of the columns of 'tides': ['at', 'id', 'is_high', 'level']",
         ),
         ("    time: at\n", "    time: when\n", "13: tables.tides: time, key or events name columns ['when']"),
         ("  tides:\n    time", "  Tides:\n    time", '13: tables.Tides is {"time": "at"'),
@@ -149,6 +153,135 @@ def test_the_smallest_product_is_accepted_and_filled_with_defaults() -> None:
         ),
         ("auc_ceiling: 0.99", "auc_ceiling: 0.5", "37: gates: auc_floor 0.6 is not below auc_ceiling 0.5, so no model"),
         ("  auc_floor: 0.6", "  auc_floor: 60", "38: gates.auc_floor is 60; allowed: less than or equal to 1"),
+        ("  table: tides", "  table: tide", "25: label.table is 'tide', which is not in tables; allowed: ['tides']"),
+        (
+            "numeric: [level]",
+            "numeric: [is_high]",
+            "32: features.numeric holds 'is_high', the label, which the model is",
+        ),
+        ("numeric: [level]", "numeric: [id]", "32: features.numeric holds 'id', the key of a row"),
+        (
+            "numeric: [level]",
+            "numeric: [level]\n  categorical: [at]",
+            "33: features.categorical holds 'at', the time of a",
+        ),
+        (
+            "numeric: [level]",
+            "numeric: [level]\n  categorical: [sea]\n  slices: [sea, sea]",
+            "27: features: slices ['sea', 'sea'] name a column twice",
+        ),
+        (
+            "lookback_days: 2",
+            "lookback_days: 60",
+            "31: features.lookback_days is 60, and the first release has 60 days",
+        ),
+        (
+            "lookback_days: 2",
+            "lookback_days: 2\n  lead_hours: 1e9",
+            "32: features.lead_hours is 1000000000.0; allowed: less",
+        ),
+        (
+            "column: level",
+            "column: levle",
+            "36: validate.expectations.0.args.column is 'levle', which is no column of a",
+        ),
+        (
+            "args: {column: level}",
+            "args: {column: level, min_value: 5, max_value: 1}",
+            "36: validate.expectations.0.args has min_value 5 above max_value 1, so nothing passes",
+        ),
+        (
+            "validate:",
+            "validate:\n  completeness: {levle: 0.5}",
+            "34: validate.completeness.levle is a bound for no column",
+        ),
+        ("    key: [id]", "    key: [id, id]", "13: tables.tides: key ['id', 'id'] names a column twice"),
+        (
+            "tables:",
+            "tables:\n  ports:\n    delay_days: 1\n    columns: {id: string}",
+            "13: tables.ports: delay_days, is_planned and events are about rows in time, and time is not set; set it",
+        ),
+        (
+            "first: 2020-01-01",
+            "first: 2020-01-01\n  last: 2019-12-01",
+            "24: batch.last is 2019-12-01, before batch.first",
+        ),
+        (
+            "first: 2020-01-01",
+            "first: 2020-01-01\n  last: 2020-02-01",
+            "42: release.first_end is 2020-03-01, after the end of the last batch; allowed: 2020-02-02 or earlier",
+        ),
+        (
+            "first_end: 2020-03-01",
+            "first_end: 2020-03-01T06:00",
+            "41: release.first_end is 2020-03-01T06:00:00+00:00, inside a day; allowed: 2020-03-01 or 2020-03-02",
+        ),
+        (
+            "first_end: 2020-03-01",
+            "first_end: 2020-03-01\n  holdout_days: 60",
+            "42: release.holdout_days is 60, and of the 60 days before release.first_end labels are known for 60, so n",
+        ),
+        (
+            "first_end: 2020-03-01",
+            "first_end: 2020-03-01\n  schedule: every monday",
+            "42: release.schedule is 'every monday'; allowed: five fields of cron, as '0 6 * * 1', or one of @hourly",
+        ),
+        ("auc_floor: 0.6", "auc_floor: 0.4", "37: gates: auc_floor 0.4 is below 0.5, which guessing reaches"),
+        ("auc_floor: 0.6", "auc_floor: 0.6\n  ece_max: 0", "39: gates.ece_max is 0; allowed: greater than 0"),
+        (
+            "auc_floor: 0.6",
+            "auc_floor: 0.6\n  min_slice_positives: 501",
+            "37: gates: min_slice_positives 501 is above min_slice_rows 500",
+        ),
+        (
+            "release:",
+            "monitor: {ignore: [tide]}\nrelease:",
+            "40: monitor.ignore holds 'tide', which is no feature; allowed",
+        ),
+        (
+            "release:",
+            "monitor: {ignore: [level]}\nrelease:",
+            "40: monitor.ignore holds every feature, so no drift is ever",
+        ),
+        (
+            "release:",
+            "monitor: {calibration_gap: 0}\nrelease:",
+            "40: monitor.calibration_gap is 0; allowed: greater than 0",
+        ),
+        ("release:", "model: {seed: -1}\nrelease:", "40: model.seed is -1; allowed: greater than or equal to 0"),
+        ("release:", "model: {hidden: [0]}\nrelease:", "40: model.hidden.0 is 0; allowed: greater than or equal to 1"),
+        ("release:", "model: {lr: 3}\nrelease:", "40: model.lr is 3; allowed: less than or equal to 1"),
+        (
+            "release:",
+            "model: {teacher: {trees: 9}}\nrelease:",
+            "40: model.teacher.trees is no known field; did you mean",
+        ),
+        (
+            "release:",
+            "rollout: {strategy: canari}\nrelease:",
+            "40: rollout.strategy is \"canari\"; allowed: 'blue_green'",
+        ),
+        (
+            "release:",
+            "rollout: {strategy: [shadow, canari]}\nrelease:",
+            "40: rollout.strategy.1 is \"canari\"; allowed: 'blue_green', 'canary'",
+        ),
+        (
+            "release:",
+            "rollout: {shadow: {slices: {sea: [a]}}}\nrelease:",
+            "40: rollout.shadow.slices.sea is in no request",
+        ),
+        (
+            "release:",
+            "rollout: {shadow: {slices: {level: []}}}\nrelease:",
+            "40: rollout.shadow.slices.level is []; allowed",
+        ),
+        (
+            "release:",
+            "rollout: {min_step_s: 60, max_step_s: 60}\nrelease:",
+            "40: rollout: min_step_s 60 is not below max_step_s 60, so every step ends as a question for a person",
+        ),
+        ("owners: [harbour]", 'owners: [""]', '4: owners.0 is ""; allowed: have at least 1 character'),
     ],
 )
 def test_a_mistake_is_told_with_file_line_field_value_and_allowed(old: str, new: str, expected: str) -> None:
@@ -245,3 +378,22 @@ def test_a_yaml_writer_can_write_products() -> None:
     text = yaml.safe_dump(yaml.safe_load(SMALLEST))
     assert "first: 2020-01-01" in text
     assert parse_product(text.encode(), path=PATH) == parse_product(SMALLEST.encode(), path=PATH)
+
+
+CRON = st.one_of(
+    st.from_regex(r"([0-9*,/-]{1,4}|mon|jan|sunday|L|1#2)( ([0-9*,/-]{1,4}|mon|FEB|[a-z]{3})){3,5}", fullmatch=True),
+    st.tuples(*[st.sampled_from(["*", "*/5", "1-3", "0", "1,5", "7", "31", "60", "2-1", "*/0"])] * 5).map(" ".join),
+)
+
+
+@given(CRON)
+@example("0 6 * * 1")
+@example("*/15 0-6,12 1 jan-mar sun")
+@example("@weekly")
+@example("@sometimes")
+@example("")
+def test_what_passes_for_a_schedule_is_one(text: str) -> None:
+    if is_cron(text):
+        assert text in CRON_WORDS or croniter.is_valid(text)
+    else:
+        assert text not in {"0 6 * * 1", "*/15 0-6,12 1 jan-mar sun", "@weekly"}

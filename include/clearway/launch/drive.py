@@ -11,6 +11,7 @@ from typing import Any
 from clearway.contracts.codec import to_jsonable
 from clearway.contracts.errors import ConfigError, JobFailed, Unavailable
 from clearway.contracts.rollout import ALL_TRAFFIC_PCT
+from clearway.devices.fits import check_fits
 from clearway.infra.endpoint import open_endpoint
 from clearway.infra.environment import Environment
 from clearway.infra.release_store import open_release_store
@@ -41,6 +42,7 @@ class Driver:
         self.loop = Loop(self.api, product.name, on_tasks=view.tasks)
 
     def __enter__(self) -> "Driver":
+        check_fits(self.product.spec.resources, self.env.devices.classes)
         self._wait_for_dags()
         return self
 

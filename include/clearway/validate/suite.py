@@ -4,6 +4,7 @@ Importing this file imports Great Expectations (3 CPU seconds): only a validatio
 decided in suite_checks.py.
 """
 
+import logging
 import os
 import re
 import warnings
@@ -17,6 +18,7 @@ from clearway.product import Expectation
 from clearway.validate.suite_checks import checks_of
 
 os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read once, on import; a validation job calls nobody
+logging.getLogger("great_expectations").setLevel(logging.WARNING)  # it tells of 180 functions while it is imported
 with warnings.catch_warnings():
     # Its own imports: a module name deprecated by Python, and pyspark's remark about pandas 3.
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -62,7 +64,7 @@ def run_suite(frame: Any, expectations: Sequence[Expectation], *, name: str) -> 
     batch = source.add_dataframe_asset("rows").add_batch_definition_whole_dataframe("all")
     suite = gx.ExpectationSuite(name=name)
     for expectation in expectations:
-        suite.add_expectation(_build(expectation))
+        suite.add_expectation(build_expectation(expectation))
     suite = context.suites.add(suite)
     ids = [str(e.id) for e in suite.expectations]
     definition = context.validation_definitions.add(gx.ValidationDefinition(name=name, data=batch, suite=suite))
@@ -90,7 +92,8 @@ def _exceptions(info: Any) -> list[str]:
     return [text for part in info.values() for text in _exceptions(part)]
 
 
-def _build(expectation: Expectation) -> Any:
+def build_expectation(expectation: Expectation) -> Any:
+    """The rule itself. Raises: ConfigError if it does not exist or does not take its arguments."""
     class_name = "Expect" + "".join(part.capitalize() for part in expectation.expect.split("_"))
     cls = getattr(gx.expectations, class_name, None)
     if cls is None:

@@ -38,7 +38,7 @@ label: {table: results, column: returned}
 features: {function: features.py:build, key: key, time: sold_at, lookback_days: 1, numeric: [amount]}
 validate: {expectations: [{expect: column_values_to_not_be_null, args: {column: key}}]}
 gates: {auc_floor: 0.5, auc_ceiling: 1.0}
-release: {first_end: 2024-01-03}
+release: {first_end: 2024-01-04, holdout_days: 1}
 """
 HEADER = "key,sold_at,amount,pieces"
 

@@ -25,6 +25,7 @@ def folder(tmp_path: Path) -> Path:
     shutil.copytree(RAIN, found, ignore=shutil.ignore_patterns("__pycache__"))
     edit(found / "product.yaml", CLOCK, ENDS)
     edit(found / "product.yaml", "first_end: 2015-01-01T00:00:00Z", "first_end: 2012-04-01T00:00:00Z")
+    edit(found / "product.yaml", "holdout_days: 365", "holdout_days: 30")
     return found
 
 

@@ -46,6 +46,14 @@ class PackageTables:
     _tables: dict[str, pa.Table] = field(default_factory=dict)
     _fingerprint: str = ""
 
+    def check_files(self) -> None:
+        """Whether every file is there. Raises: ConfigError."""
+        for path in self.files.values():
+            if _is_many(path):
+                self._found(path)
+            else:
+                self._location(path)
+
     def fingerprint(self, batch_id: str) -> str:  # noqa: ARG002 - one delivery holds all batches
         if not self._fingerprint:
             digests = {
@@ -69,11 +77,14 @@ class PackageTables:
             raise ConfigError(f"no file of package folder {self.folder} is {pattern!r}; correct source.files")
         return paths
 
-    def _bytes(self, path: str) -> bytes:
+    def _location(self, path: str) -> Path:
         location = self.folder / path
         if not location.is_file():
             raise ConfigError(f"file {path!r} is not in package folder {self.folder}; correct source.files")
-        return location.read_bytes()
+        return location
+
+    def _bytes(self, path: str) -> bytes:
+        return self._location(path).read_bytes()
 
     def _table(self, path: str) -> pa.Table:
         if _is_many(path):

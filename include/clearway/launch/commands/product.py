@@ -1,6 +1,7 @@
 """Check a product's folder, or print the JSON schema of product.yaml for editors.
 
-`check` reads product.yaml strictly and looks for every Python function it names, without running any of them.
+`check` reads product.yaml strictly and looks for what it names: Python functions, without running any of them, files of
+a package, devices, and rules of Great Expectations.
 """
 
 import argparse
@@ -10,11 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from clearway.contracts.errors import ConfigError
+from clearway.contracts.errors import ClearwayError, ConfigError, MissingExtra
+from clearway.devices.fits import check_fits
 from clearway.infra.environment import Environment
+from clearway.ingest.sources.package import open_source
 from clearway.preprocess.plan import rows_table
 from clearway.product import LoadedProduct
-from clearway.product_yaml import find_product, json_schema, list_products, load_product
+from clearway.product_source import PackageSource
+from clearway.product_yaml import FILE, find_product, json_schema, list_products, load_product
+from clearway.strict_yaml import read_yaml
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,11 +36,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """The schema, or a summary per product. Raises: ConfigError with every mistake of the first wrong product."""
     if args.action == "schema":
         return {"schema": json_schema()}
-    folder = Environment.load().products
+    env = Environment.load()
+    folder = env.products
     wanted = args.products or list_products(folder)
     if not wanted:
         raise ConfigError(f"{folder} holds no product; create <name>/product.yaml there")
-    return {"products": [_check(folder, name) for name in wanted]}
+    return {"products": [_check(folder, name, env) for name in wanted]}
 
 
 def render(result: dict[str, Any]) -> str:
@@ -54,11 +60,11 @@ def schema_text() -> str:
     return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
-def _check(products: Path, name: str) -> dict[str, Any]:
+def _check(products: Path, name: str, env: Environment) -> dict[str, Any]:
     is_folder = (Path(name) / "product.yaml").is_file()
     product = load_product(Path(name).resolve()) if is_folder else find_product(products, name)
-    rows_table(product.spec)
     problems = [problem for path in product.spec.functions for problem in _missing(product, path)]
+    problems += _unusable(product, env)
     if problems:
         raise ConfigError("\n".join(problems))
     spec = product.spec
@@ -70,6 +76,35 @@ def _check(products: Path, name: str) -> dict[str, Any]:
         "risk_tier": spec.risk_tier,
         "digest": product.digest,
     }
+
+
+def _unusable(product: LoadedProduct, env: Environment) -> Iterator[str]:
+    """What product.yaml names outside its folder: devices, files of a package, rules of Great Expectations."""
+    from clearway.validate.suite import build_expectation  # noqa: PLC0415 - Great Expectations, 3 CPU seconds
+
+    spec, text = product.spec, read_yaml(product.folder / FILE)
+
+    def told(error: ClearwayError, *where: str | int) -> str:
+        return f"{text.path}:{text.line_of(where)}: {error}"
+
+    try:
+        rows_table(spec)
+    except ConfigError as error:
+        yield told(error, "features", "time")
+    try:
+        check_fits(spec.resources, env.devices.classes)
+    except ConfigError as error:
+        yield told(error, "resources")
+    if isinstance(spec.source, PackageSource):
+        try:
+            open_source(product).check_files()
+        except (ConfigError, MissingExtra) as error:
+            yield told(error, "source")
+    for index, expectation in enumerate(spec.validate_.expectations):
+        try:
+            build_expectation(expectation)
+        except ConfigError as error:
+            yield told(error, "validate", "expectations", index)
 
 
 def _missing(product: LoadedProduct, path: str) -> Iterator[str]:

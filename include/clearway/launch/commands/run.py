@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Any
 
 from clearway.contracts.errors import ConfigError, JobFailed
+from clearway.devices.fits import check_fits
 from clearway.infra.environment import Environment
 from clearway.launch.arguments import add_stack_arguments, add_week_arguments, quiet_clients, stack_wish
 from clearway.launch.drive import Driver, sigterm_as_interrupt
@@ -39,6 +40,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     begin_s = monotonic()
     env = Environment.load()
     product = find_product(env.products, args.product)
+    check_fits(product.spec.resources, env.devices.classes)
     is_new = False
     with sigterm_as_interrupt():
         try:
