@@ -26,6 +26,7 @@ class ProblemKind(StrEnum):
     EMPTY = "empty"
     TRUNCATED = "truncated"
     DUPLICATE_KEYS = "duplicate_keys"
+    INFINITE = "infinite"
     UNREADABLE = "unreadable"
     LATE = "late"
 
@@ -69,7 +70,7 @@ def _cast(column: pa.ChunkedArray, declared: ColumnType) -> pa.ChunkedArray:
 
 
 def check_rows(name: str, declared: Table, table: pa.Table, *, is_expected: bool) -> list[Problem]:
-    """Row count and key of one batch of a table.
+    """Row count, key and numbers of one batch of a table.
 
     `is_expected`: False where the interval, shifted by the table's delay, lies before the first batch: nothing can be
     known yet.
@@ -84,7 +85,19 @@ def check_rows(name: str, declared: Table, table: pa.Table, *, is_expected: bool
         if num_keys < len(table):
             text = f"{len(table) - num_keys} rows repeat the key {', '.join(declared.key)}"
             problems.append(Problem(kind=ProblemKind.DUPLICATE_KEYS, table=name, text=text))
-    return problems
+    infinite = _infinite(declared, table)
+    return [*problems, *(Problem(kind=ProblemKind.INFINITE, table=name, text=text) for text in infinite)]
+
+
+def _infinite(declared: Table, table: pa.Table) -> list[str]:
+    """No mean, scale or distance survives one infinite number, and no engine says so before a feature is made of it."""
+    columns = [column for column, kind in declared.columns.items() if kind is ColumnType.FLOAT]
+    counts = {column: pc.sum(pc.is_inf(table[column])).as_py() for column in columns}
+    return [
+        f"column {column!r} is infinite in {count} of {len(table)} rows; allowed: finite numbers, or no value"
+        for column, count in counts.items()
+        if count
+    ]
 
 
 def _missing(declared: Table, delivered: pa.Table) -> list[str]:

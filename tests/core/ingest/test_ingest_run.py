@@ -92,6 +92,12 @@ def test_other_bytes_for_a_landed_batch_stop_with_both_digests(shop: Shop) -> No
             HEADER.replace("amount", "sum"), [line(2, 1), line(2, 2)], "column 'amount' is missing", id="renamed"
         ),
         pytest.param(HEADER, [line(2, 1), line(2, 2, pieces="two")], "(unreadable)", id="retyped"),
+        pytest.param(
+            HEADER,
+            [line(2, 1), line(2, 2, amount="inf"), line(2, 3, amount="-Infinity")],
+            "column 'amount' is infinite in 2 of 3 rows; allowed: finite numbers, or no value (infinite)",
+            id="infinite",
+        ),
         pytest.param(HEADER, [line(2, 1), ",2024-01-02T10:00:00Z,1.0,1"], "1 rows have no 'key'", id="nameless"),
     ],
 )
@@ -113,6 +119,16 @@ def test_a_misshapen_batch_is_quarantined_with_its_reason(
     kept = shop.files("quarantine")
     shop.ingest(2, 2)
     assert shop.files("quarantine") == kept
+
+
+def test_an_infinite_number_stops_its_own_batch_only(shop: Shop) -> None:
+    shop.deliver_well(1, 3)
+    shop.deliver(2, line(2, 1), line(2, 2, amount="Inf"), line(2, 3, amount="NaN"))
+    outputs = shop.ingest(1, 3)
+    assert outputs.verdict is Verdict.FAIL
+    assert set(digests(shop)) == {"2024-01-01", "2024-01-03"}
+    shop.deliver_well(2)
+    assert shop.ingest(1, 3).verdict is Verdict.PASS
 
 
 def test_an_unreadable_delivery_is_told_with_its_file(shop: Shop) -> None:
