@@ -29,6 +29,7 @@ def test_the_schema_accepts_the_demonstration_product_and_refuses_mistakes(fligh
         assert list(validator.iter_errors({**value, **wrong}))
 
 
+@pytest.mark.slow
 def test_check_summarises_every_product(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["product", "check", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["products"]
@@ -43,6 +44,7 @@ def test_schema_prints_the_stored_text(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().out == STORED.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "fragment"),
     [
