@@ -1,4 +1,6 @@
+import errno
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -44,3 +46,17 @@ def test_a_write_killed_before_the_rename_leaves_the_old_bytes_and_no_listed_res
     assert died.returncode == -signal.SIGKILL
     assert storage.read(uri) == b"old"
     assert storage.list(tmp_path.as_uri()) == [uri]
+
+
+@pytest.mark.parametrize("verb", ["write", "create"])
+def test_a_write_that_the_disk_refuses_leaves_nothing_and_names_the_file(tmp_path: Path, verb: str) -> None:
+    """A limit on the size of files stands for the full disk: a part of the bytes is written before it shows."""
+    uri, limits = (tmp_path / "a").as_uri(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(OSError, match=f"{tmp_path}/a") as caught:
+            getattr(LocalStorage(), verb)(uri, b"x" * 1000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.errno == errno.EFBIG
+    assert list(tmp_path.iterdir()) == []
