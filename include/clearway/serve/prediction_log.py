@@ -126,7 +126,7 @@ class PredictionLog:
             batch_id, group = groups.popitem()
             try:
                 self._write_file(batch_id, group)
-            except OSError as error:
+            except Exception as error:  # S3 has errors of its own; whichever it is, these rows wait
                 self._put_back([*group, *(e for rest in groups.values() for e in rest)])
                 raise Unavailable(f"prediction log of batch {batch_id} cannot be written: {error!r}") from error
             self._count_written(sum(len(e.scores) for e in group))

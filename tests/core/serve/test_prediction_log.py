@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from clearway.contracts.errors import Unavailable
+from clearway.contracts.errors import ConfigError, Unavailable
 from clearway.infra.clock import FakeClock
 from clearway.infra.layout import Layout
 from clearway.infra.parquet import from_parquet
@@ -21,9 +21,12 @@ class BrokenStorage(LocalStorage):
 
     is_broken = True
 
+    def __init__(self, error=None):
+        self.error = error or OSError(28, "No space left on device")
+
     def write(self, uri, data):
         if self.is_broken:
-            raise OSError(28, "No space left on device")
+            raise self.error
         super().write(uri, data)
 
 
@@ -125,8 +128,18 @@ def test_what_waits_is_written_on_close(make, layout):
     assert log.num_lost == 0
 
 
-def test_rows_wait_while_storage_is_down_and_none_is_lost_or_doubled(make, layout):
-    storage = BrokenStorage()
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        Unavailable("s3://bucket/key: AWS gave up, No space left"),
+        ConfigError("s3://bucket/key: AWS refuses, No space left"),
+        RuntimeError("No space left"),
+    ],
+    ids=["disk", "S3", "rights", "unforeseen"],
+)
+def test_rows_wait_while_storage_is_down_and_none_is_lost_or_doubled(make, layout, error):
+    storage = BrokenStorage(error)
     log = make(storage)
     for number in range(3):
         log.offer(entry(number, batch_id=f"b{number}"))
