@@ -134,11 +134,12 @@ class Tracking:
 
     def _patiently(self, call: Callable[[], T]) -> T:
         from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415 - 0.3 s
 
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return call()
-            except MlflowException as error:
+            except (MlflowException, SQLAlchemyError) as error:  # the latter of a file without a server
                 LOG.warning("MLflow attempt %d of %d: %s", attempt, ATTEMPTS, str(error)[:300])
                 if attempt == ATTEMPTS:
                     raise Unavailable(
@@ -154,6 +155,7 @@ def open_tracking(env: Environment, *, clock: Clock | None = None) -> Tracking:
     from mlflow import MlflowClient
     from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
 
     # The library's own patience is minutes per call; ours is above.
     MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(1)  # type: ignore[no-untyped-call]
@@ -165,6 +167,6 @@ def open_tracking(env: Environment, *, clock: Clock | None = None) -> Tracking:
         artifact_root = folder.as_uri()
     try:
         client = MlflowClient(env.tracking_uri)
-    except MlflowException as error:
+    except (MlflowException, SQLAlchemyError) as error:
         raise Unavailable(f"MLflow at {env.tracking_uri} cannot be opened: {error}; check tracking.uri") from error
     return Tracking(client, artifact_root=artifact_root, clock=clock or SystemClock())

@@ -19,7 +19,7 @@ from pyspark.errors import (
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - its usual name
 
-from clearway.contracts.errors import ClearwayError, ConfigError, DataError
+from clearway.contracts.errors import ClearwayError, ConfigError, DataError, Unavailable
 from clearway.infra.snapshots import Snapshot
 from clearway.preprocess.plan import Stretch, rows_table
 from clearway.preprocess.text import tokens_of
@@ -33,6 +33,7 @@ WRONG_DATA = (
     NumberFormatException,
     SparkRuntimeException,
 )
+FULL_DISK = "No space left on device"  # what both engines hand on from the system
 BATCH_ID = "batch_id"
 ROWS = "rows"
 
@@ -45,7 +46,7 @@ def write_features(
     Args:
         batches: snapshots of the stretch's history, by batch id.
         target: an address nobody else writes to.
-    Raises: ConfigError if the function does not return a declared column.
+    Raises: ConfigError if the function does not return a declared column; Unavailable on a full disk.
     """
     tables = read_tables(session, product.spec, stretch, batches=batches)
     features = features_of(product, tables)
@@ -53,6 +54,10 @@ def write_features(
     try:
         features.write.partitionBy(BATCH_ID).parquet(target, compression="lz4")
     except PySparkException as error:
+        if FULL_DISK in str(error):
+            raise Unavailable(
+                f"Spark cannot write below {target}: {FULL_DISK}; free some, then run it again"
+            ) from error
         _explain(product, tables, error)
         raise
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import safetensors
 import safetensors.numpy
 
-from clearway.contracts.errors import DataError
+from clearway.contracts.errors import DataError, Unavailable
 from clearway.contracts.refs import DatasetRef
 from clearway.infra.datasets import LABEL, open_dataset, read_labelled
 from clearway.infra.environment import Environment
@@ -104,10 +105,19 @@ def labelled_rows(
 
 
 def write_arrays(training_set: TrainingSet, path: Path) -> None:
-    """Replace `path` atomically. Not synced: after a power loss the arrays are made again."""
+    """Replace `path` atomically. Not synced: after a power loss the arrays are made again.
+
+    Raises: Unavailable if the disk does not take them.
+    """
     temporary = path.with_suffix(".tmp")
-    safetensors.numpy.save_file(training_set.arrays, temporary)
-    temporary.replace(path)
+    try:
+        safetensors.numpy.save_file(training_set.arrays, temporary)
+        temporary.replace(path)
+    except safetensors.SafetensorError as error:
+        temporary.unlink(missing_ok=True)
+        raise Unavailable(
+            f"training rows {path} could not be written: {error}; check the disk, run it again"
+        ) from error
 
 
 def _labels(table: pa.Table) -> npt.NDArray[np.float32]:

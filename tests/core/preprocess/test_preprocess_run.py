@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from clearway.contracts.errors import ClearwayError, ConfigError, DataError, IntegrityError
+from clearway.contracts.errors import ClearwayError, ConfigError, DataError, IntegrityError, Unavailable
 from clearway.infra.datasets import DatasetDocument, open_dataset, read_features, read_labelled
 from clearway.infra.environment import Environment
 from clearway.infra.faults import InjectedFault
@@ -141,6 +141,26 @@ def test_a_crash_anywhere_leaves_the_same_dataset_after_another_run(
     resumed = prepare(rain, env, **months)
     shutil.rmtree(env.home / "store")
     assert prepare(rain, env, **months).dataset == resumed.dataset
+
+
+@pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas:FutureWarning")
+def test_a_full_disk_under_spark_is_told_as_one_and_may_be_tried_again(
+    rain: LoadedProduct, env: Environment, prepare: Callable[..., Outputs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No test can fill a disk without rights; the error is Sail's own, word for word."""
+    months = {"first": "2012-01-01", "start": "2012-01-01", "end": "2012-02-01"}
+
+    def full(*_: object, **__: object) -> None:
+        from pyspark.errors.exceptions.connect import QueryExecutionException
+
+        text = "Generic LocalFileSystem error: Unable to copy data to file: No space left on device (os error 28)"
+        raise QueryExecutionException(text)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pyspark.sql.connect.readwriter.DataFrameWriter.parquet", full)
+        with pytest.raises(Unavailable, match=r"^Spark cannot write below file://.*: No space left on device; free"):
+            prepare(rain, env, **months)
+    assert prepare(rain, env, **months).num_rows == 30
 
 
 def test_a_start_after_the_window_is_refused(

@@ -89,3 +89,12 @@ def test_a_server_that_is_down_is_asked_a_few_times_only(env: Environment):
     with pytest.raises(Unavailable, match="3 attempts"):
         open_tracking(down, clock=clock).log_run(RECORD)
     assert clock.at_s == pytest.approx(3.0)
+
+
+@pytest.mark.slow
+def test_a_file_that_is_no_database_is_told_as_unavailable(env: Environment, tmp_path):
+    """SQLAlchemy's own errors come through where no server stands between, as those of a full disk do."""
+    (tmp_path / "mlflow.db").write_text("no database" * 100)
+    broken = env.model_copy(update={"tracking": TrackingSection(uri=f"sqlite:///{tmp_path}/mlflow.db")})
+    with pytest.raises(Unavailable, match=r"MLflow .*file is not a database"):
+        open_tracking(broken, clock=FakeClock()).log_run(RECORD)
