@@ -59,19 +59,21 @@ def unmonitored_batches(env: Environment, product: LoadedProduct) -> list[dict[s
     """Landed batches without a monitor summary, as the payloads of the events to send again, oldest first.
 
     Airflow can leave an event that arrives together with another without a run of its own. Batches before the end of
-    the first release are training data and need no summary.
+    the first release are training data and need no summary. Two listings, however many batches there were: this is
+    asked every few minutes, for years.
     """
     from clearway.monitor.history import SUMMARY  # noqa: PLC0415
 
     storage, layout = open_storage(env.store_root), Layout(env.store_root, product.name)
     clock, found = product.spec.batch, []
+    monitored = set(storage.list(layout.monitor("").rstrip("/")))
     for uri in storage.list(layout.ledger_entry("0").rpartition("/")[0]):
         batch_id = uri.rpartition("/")[2].removesuffix(".json")
         try:
             start = clock.start_of(batch_id)
         except ConfigError:  # landed by another clock, before product.yaml changed; no run of this one could take it
             continue
-        if start < product.spec.release.first_end or storage.exists(layout.monitor(batch_id, SUMMARY)):
+        if start < product.spec.release.first_end or layout.monitor(batch_id, SUMMARY) in monitored:
             continue
         if _is_due(storage, layout.monitor(batch_id, "waiting.json")):
             end = format_instant(clock.end_of(start))

@@ -3,7 +3,10 @@
 import json
 import sys
 import time
+from collections import Counter
 from pathlib import Path
+
+import pytest
 
 from clearway import reconcile
 from clearway.infra.clock import FakeClock
@@ -35,6 +38,40 @@ def test_a_landed_batch_nobody_monitored_is_announced_ever_more_seldom(
     rounds = [reconcile.unmonitored_batches(env, flights) for _ in range(9)]
     assert [len(found) for found in rounds] == [0, 1, 0, 1, 0, 0, 0, 1, 0]
     assert rounds[1] == [{"batch_id": "2013-04-08", "start": "2013-04-08T00:00:00Z", "end": "2013-04-15T00:00:00Z"}]
+
+
+class Counting(LocalStorage):
+    """Counts what S3 charges for."""
+
+    def __init__(self) -> None:
+        self.calls = Counter[str]()
+
+    def list(self, prefix: str) -> list[str]:
+        self.calls["list"] += 1
+        return super().list(prefix)
+
+    def exists(self, uri: str) -> bool:
+        self.calls["exists"] += 1
+        return super().exists(uri)
+
+    def read(self, uri: str) -> bytes:
+        self.calls["read"] += 1
+        return super().read(uri)
+
+
+def test_a_look_at_years_of_watched_batches_costs_two_listings(
+    env: Environment, flights: LoadedProduct, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, layout = Counting(), Layout(env.store_root, "flights")
+    start = flights.spec.release.first_end
+    for _ in range(60):
+        batch_id = flights.spec.batch.batch_id(start)
+        storage.create(layout.ledger_entry(batch_id), b"{}")
+        storage.create(layout.monitor(batch_id, "summary.json"), b"{}")
+        start = flights.spec.batch.end_of(start)
+    monkeypatch.setattr(reconcile, "open_storage", lambda _root: storage)
+    assert reconcile.unmonitored_batches(env, flights) == []
+    assert storage.calls == {"list": 2}
 
 
 def test_batches_of_an_earlier_clock_do_not_keep_the_others_waiting(env: Environment, flights: LoadedProduct) -> None:

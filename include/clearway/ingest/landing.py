@@ -56,6 +56,8 @@ class Landing:
     window: list[str]
     # Tables of the delivery read last, by the fingerprint of its bytes: one package file serves many batches.
     _conformed: dict[str, Conformed] = field(default_factory=dict)
+    # What the ledger held when it was first asked for: what this run adds lies in its window.
+    _landed: list[str] | None = None
 
     @classmethod
     def open(cls, product: LoadedProduct, env: Environment, *, window: list[str]) -> "Landing":
@@ -132,7 +134,9 @@ class Landing:
         return sha256_of(canonical_json(parts))
 
     def _lateness(self, batch_id: str) -> list[Problem]:
-        newer = newer_outside(landed_batches(self.storage, self.layout), batch_id, window=self.window)
+        if self._landed is None:
+            self._landed = landed_batches(self.storage, self.layout)
+        newer = newer_outside(self._landed, batch_id, window=self.window)
         if not newer:
             return []
         text = f"newer batches up to {newer[-1]} are landed already; land it in one window with all of them"

@@ -12,7 +12,7 @@ from clearway.infra.faults import InjectedFault
 from clearway.infra.layout import Layout
 from clearway.infra.raw_windows import open_batch, open_window
 from clearway.infra.snapshots import current
-from clearway.infra.storage import open_storage, to_path
+from clearway.infra.storage import LocalStorage, open_storage, to_path
 
 from .conftest import HEADER, Shop, line
 
@@ -119,6 +119,16 @@ def test_a_misshapen_batch_is_quarantined_with_its_reason(
     kept = shop.files("quarantine")
     shop.ingest(2, 2)
     assert shop.files("quarantine") == kept
+
+
+def test_a_window_asks_the_ledger_once_what_it_holds(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On S3 each listing reads the names of all batches that ever landed."""
+    shop.deliver_well(*range(1, 7))
+    shop.ingest(1, 1)
+    listings, listed = [], LocalStorage.list
+    monkeypatch.setattr(LocalStorage, "list", lambda self, prefix: listings.append(prefix) or listed(self, prefix))
+    assert shop.ingest(1, 6).num_new == 5
+    assert [prefix.rpartition("/")[2] for prefix in listings].count("ledger") == 1
 
 
 def test_an_infinite_number_stops_its_own_batch_only(shop: Shop) -> None:
