@@ -98,22 +98,28 @@ class Tenure:
 
 
 def take(controls: Controls, product: str, *, holder: str, is_seized: bool = False) -> Tenure:
-    """Own the product's document, waiting for a living holder at most one lease long. Raises: LeaseHeld."""
-    deadline_s = controls.clock.now_s() + controls.lease_ttl_s + LEASE_POLL_S
+    """Own the product's document, waiting for a living holder at most one lease long. Raises: LeaseHeld.
+
+    Waiting is counted in what was slept: a clock that is set back meanwhile, or was since the lease was written, makes
+    nobody wait longer. A lease that nobody renewed for as long as it lasts has no living holder, whenever it expires.
+    """
+    waited_s, silent_s, watched = 0.0, 0.0, None
     while True:
         document, version = controls.store.read(product)
-        now_s = controls.clock.now_s()
+        now_s, ttl_s = controls.clock.now_s(), controls.lease_ttl_s
+        if document.lease != watched:
+            watched, silent_s = document.lease, 0.0
+        is_dead = is_seized or silent_s >= ttl_s
         try:
-            owned = documents.take_lease(
-                document, holder=holder, now_s=now_s, ttl_s=controls.lease_ttl_s, is_seized=is_seized
-            )
+            owned = documents.take_lease(document, holder=holder, now_s=now_s, ttl_s=ttl_s, is_seized=is_dead)
             version = controls.store.swap(owned, expected_version=version)
         except CompareAndSwapFailed:
             continue  # somebody else moved; their document says whether we have to wait
         except LeaseHeld:
-            if now_s >= deadline_s:
+            if waited_s > ttl_s:
                 raise
             controls.clock.sleep(LEASE_POLL_S)
+            waited_s, silent_s = waited_s + LEASE_POLL_S, silent_s + LEASE_POLL_S
             continue
         return Tenure(controls=controls, document=owned, version=version)
 

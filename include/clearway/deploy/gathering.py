@@ -31,11 +31,14 @@ def gather(document: ReleaseDocument, rollout: Rollout, seen: Seen, now_s: float
     if rollout.entered_s is None:
         known = {**rollout.evidence, rollout.step.kind.value: judges.begin(rollout)}
         return Gathered(rollout=dataclasses.replace(rollouts.enter(rollout, now_s=now_s), evidence=known))
+    # Where the clock was set back the time of the step begins anew; what was seen in it stays.
+    entered_s = min(rollout.entered_s, now_s)
+    rollout = dataclasses.replace(rollout, entered_s=entered_s)
     said = judges.look(document, rollout, seen, now_s)
     if said is None:
         return Gathered(rollout=rollout, action=judges.question(rollout))
     verdict, reason = said.judgement.verdict, _words(said.judgement)
-    stays_s = now_s - rollout.entered_s
+    stays_s = now_s - entered_s
     is_due = stays_s >= rollout.step.min_s and not rollout.is_paused
     if verdict is Verdict.PASS and not is_due:
         verdict = Verdict.INCONCLUSIVE

@@ -38,6 +38,10 @@ class Repair(StrEnum):
     MOVE_ALIAS = "move_alias"
 
 
+# A holder on a machine whose clock is ahead of ours by less than a lease is believed.
+MAX_LEASES = 2
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alias:
     """What the registry says; `is_known` is False when it did not answer."""
@@ -46,13 +50,16 @@ class Alias:
     is_known: bool
 
 
-def decide(document: ReleaseDocument, state: TrafficState | None, alias: Alias, *, now_s: float) -> tuple[Repair, ...]:
+def decide(
+    document: ReleaseDocument, state: TrafficState | None, alias: Alias, *, now_s: float, lease_ttl_s: float
+) -> tuple[Repair, ...]:
     """What to repair, in order. `state` is None when the endpoint did not answer: then its part waits.
 
-    Nothing while a holder's lease runs: what looks apart may be half of its work.
+    Nothing while a holder's lease runs: what looks apart may be half of its work. One that runs for longer than holders
+    ask for was written before the clock was set back; whoever takes it sees whether somebody still renews it.
     """
     lease, champion = document.lease, document.champion
-    if lease is not None and lease.expires_s > now_s:
+    if lease is not None and now_s < lease.expires_s <= now_s + MAX_LEASES * lease_ttl_s:
         return ()
     repairs = []
     if document.phase is not Phase.IDLE:
@@ -95,7 +102,8 @@ def repair(
     for _ in range(2):
         document, _version = controls.store.read(product)
         state = _state(controls)
-        todo = [r for r in decide(document, state, alias, now_s=controls.clock.now_s()) if r not in done]
+        now_s, ttl_s = controls.clock.now_s(), controls.lease_ttl_s
+        todo = [r for r in decide(document, state, alias, now_s=now_s, lease_ttl_s=ttl_s) if r not in done]
         if {Repair.FINISH_INTENT, Repair.RESTORE_TRAFFIC, Repair.CLEAR_LEASE, Repair.UNLOAD_RETIRED} & set(todo):
             document = _repair_serving(product, todo, controls)
         if Repair.MOVE_ALIAS in todo and document.champion:

@@ -31,12 +31,13 @@ def unclaimed(
     Args:
         claimed: evidence digests that some release has taken.
         now_s: Unix seconds.
-        min_age_s: younger ones may still be on their way. A decision without a time counts as old enough: emitting once
-            more is harmless, since a claim is taken once, and losing one is not.
+        min_age_s: younger ones may still be on their way. A decision without a time, or with one to come since the
+            clock was set back, counts as old enough: emitting once more is harmless, since a claim is taken once, and
+            losing one is not.
     """
     waiting = [
         d
         for d in decisions
-        if d.evidence_digest not in claimed and (d.decided_at_s is None or now_s - d.decided_at_s >= min_age_s)
+        if d.evidence_digest not in claimed and (d.decided_at_s is None or not 0 <= now_s - d.decided_at_s < min_age_s)
     ]
     return tuple(sorted(waiting, key=lambda d: (d.batch_id, d.evidence_digest)))

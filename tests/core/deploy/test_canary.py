@@ -102,6 +102,17 @@ def test_a_bad_candidate_goes_back_by_itself(
     assert set(street.answered[later:]) == {champion.digest}
 
 
+def test_a_clock_that_is_set_back_costs_a_canary_one_step_of_waiting(release, champion, candidate, street, endpoint):
+    endpoint.live_by(lambda: 1e9 + street.slept)  # the server's own clock is steady
+
+    def set_back():
+        street.at_s -= 3600.0
+
+    street.happenings[2] = set_back
+    assert release(candidate, "r2").verdict is Verdict.PASS
+    assert street.slept < 30
+
+
 def test_a_candidate_with_other_scores_is_found_once_scores_decide(release, champion, env, endpoint, street):
     shifted = make_package(env, 1.5)
     outputs = release(shifted, "r2", dry_run=("errors", "slow"), score_margin=0.1, min_requests=100)

@@ -253,6 +253,35 @@ def test_a_holder_that_renews_for_ever_is_not_waited_for_for_ever(env, controls,
         release(ref, "r1")
 
 
+def test_a_dead_holders_lease_is_waited_for_once_when_the_clock_was_set_back(
+    env, endpoint, controls, clock, release, document
+):
+    take(controls, PRODUCT, holder="somebody")  # and dies
+    clock.at_s -= 3600.0
+    began_s = clock.at_s
+    assert release(make_package(env, 0.1), "r1").verdict is Verdict.PASS
+    assert clock.at_s - began_s <= 2 * controls.lease_ttl_s
+
+
+def test_a_living_holder_is_waited_for_one_lease_long_whatever_the_clock_does(
+    env, controls, clock, release, monkeypatch
+):
+    ref = make_package(env, 0.1)
+    holder, sleep, slept = take(controls, PRODUCT, holder="somebody"), clock.sleep, []
+
+    def sleep_while_the_clock_goes_back(seconds):
+        sleep(seconds)
+        clock.at_s -= 10 * seconds
+        slept.append(seconds)
+        assert len(slept) < 100, "waits for ever"
+        holder.store(holder.document)
+
+    monkeypatch.setattr(clock, "sleep", sleep_while_the_clock_goes_back)
+    with pytest.raises(LeaseHeld, match="somebody"):
+        release(ref, "r1")
+    assert sum(slept) <= controls.lease_ttl_s + 1.0
+
+
 def test_an_unfinished_deploy_of_another_release_is_superseded_first(
     env, endpoint, controls, clock, release, document, monkeypatch
 ):

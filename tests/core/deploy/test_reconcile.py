@@ -58,6 +58,13 @@ TABLE = [
         (),
     ),
     (
+        "a lease from before the clock was set back",
+        dataclasses.replace(DEPLOYING, lease=Lease(holder="x", expires_s=3600.0)),
+        GOOD,
+        ALIAS,
+        (Repair.FINISH_INTENT,),
+    ),
+    (
         "everything apart",
         dataclasses.replace(IDLE, lease=Lease(holder="x", expires_s=1.0)),
         state(weights_pct={}, loaded=("a" * 64,)),
@@ -69,7 +76,7 @@ TABLE = [
 
 @pytest.mark.parametrize(("name", "document", "now", "alias", "repairs"), TABLE, ids=[row[0] for row in TABLE])
 def test_what_is_apart_decides_what_is_repaired(name, document, now, alias, repairs):
-    assert decide(document, now, alias, now_s=10.0) == repairs, name
+    assert decide(document, now, alias, now_s=10.0, lease_ttl_s=6.0) == repairs, name
 
 
 class Registry:

@@ -25,6 +25,10 @@ def test_a_decision_without_a_time_is_old_enough() -> None:
     assert unclaimed([decision(0, None)], set(), now_s=0.0, min_age_s=60.0) == (decision(0, None),)
 
 
+def test_a_decision_from_before_the_clock_was_set_back_is_old_enough() -> None:
+    assert unclaimed([decision(0, 4_600.0)], set(), now_s=1_000.0, min_age_s=60.0) == (decision(0, 4_600.0),)
+
+
 def test_oldest_batch_first() -> None:
     found = unclaimed([decision(2, 0), decision(0, 5), decision(1, 0)], set(), now_s=99, min_age_s=1)
     assert [d.batch_id for d in found] == ["2013-05-01", "2013-05-02", "2013-05-03"]
@@ -38,5 +42,5 @@ def test_every_decision_is_claimed_or_young_or_emitted(
     claimed = {d.evidence_digest for d, (_, is_claimed) in zip(decisions, entries, strict=True) if is_claimed}
     found = unclaimed(decisions, claimed, now_s=now_s, min_age_s=min_age_s)
     for one in decisions:
-        is_young = one.decided_at_s is not None and now_s - one.decided_at_s < min_age_s
+        is_young = one.decided_at_s is not None and 0 <= now_s - one.decided_at_s < min_age_s
         assert (one in found) == (one.evidence_digest not in claimed and not is_young)
