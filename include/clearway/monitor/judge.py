@@ -1,5 +1,6 @@
 """From what was measured to a summary: faults, checks, one verdict with its reason. Pure."""
 
+import math
 from collections.abc import Sequence
 
 from clearway.contracts.verdict import Check, Verdict, at_most, judge
@@ -13,6 +14,9 @@ from clearway.product_monitor import Monitor
 
 # Names shown in a sentence; all of them are in the summary.
 MAX_NAMES = 5
+# Labels of one class are held for a person where the scores give that less than this chance: about one false alarm in
+# ten thousand years of weekly batches.
+MIN_CHANCE = 1e-6
 
 
 def summarise(
@@ -41,7 +45,10 @@ def summarise(
         other_faults: lost input that no feature shows.
         before, num_passed: the state of the newest earlier summary, and how many batches ago that was.
     """
-    faults = (*_faults(num_rows, drift, policy), *other_faults)
+    served = performance.of(champion_digest) if performance else None
+    judged = served if served is not None and served.num_rows >= policy.min_rows else None
+    label_faults = _label_faults(judged) if judged is not None else ()
+    faults = (*_faults(num_rows, drift, policy), *label_faults, *other_faults)
     carried = carry(
         before,
         champion=champion_digest,
@@ -51,13 +58,11 @@ def summarise(
         arrived=arrived,
         policy=policy,
     )
-    served = performance.of(champion_digest) if performance else None
-    judged = served if served is not None and served.num_rows >= policy.min_rows else None
     checks = (
         _champion_check(champion_digest),
         *(Check(name="input", verdict=Verdict.INCONCLUSIVE, reason=text) for text in faults),
         _drift_check(drift, policy, is_decisive=not faults),
-        *([_gap_check(judged, performance, policy)] if performance else []),
+        *([_gap_check(judged, performance, policy, is_decisive=not label_faults)] if performance else []),
         *([_surprise_check(surprise, policy, is_decisive=not faults)] if surprise else []),
     )
     judgement = judge(checks)
@@ -100,6 +105,24 @@ def _faults(num_rows: int, drift: DriftPart | None, policy: Monitor) -> tuple[st
     return tuple(found)
 
 
+def _label_faults(served: ModelPerformance) -> tuple[str, ...]:
+    """Labels that are all the same, where the scores promise both: they rank nothing, and no model learns from them.
+
+    Of rows with scores s, none is positive with chance prod(1 - s), at most (1 - mean s) ** num_rows.
+    """
+    if 0.0 < served.mean_label < 1.0:
+        return ()
+    promised = served.mean_score if served.mean_label == 0.0 else 1.0 - served.mean_score
+    log_chance = served.num_rows * math.log(max(1.0 - promised, MIN_CHANCE))
+    if log_chance >= math.log(MIN_CHANCE):
+        return ()
+    found, missing = f"{served.mean_label:.0f}", f"{1.0 - served.mean_label:.0f}"
+    return (
+        f"all {served.num_rows} labels that arrived are {found}, where the scores promise about "
+        f"{promised * served.num_rows:.0f} of {missing}; look at the labels' source",
+    )
+
+
 def _some(names: tuple[str, ...]) -> str:
     return ", ".join(names[:MAX_NAMES]) + (", …" if len(names) > MAX_NAMES else "")
 
@@ -119,7 +142,9 @@ def _drift_check(drift: DriftPart | None, policy: Monitor, *, is_decisive: bool)
     return at_most("drift_share", drift.share_over, policy.share_over_limit, reason=words, is_decisive=is_decisive)
 
 
-def _gap_check(served: ModelPerformance | None, performance: PerformancePart, policy: Monitor) -> Check:
+def _gap_check(
+    served: ModelPerformance | None, performance: PerformancePart, policy: Monitor, *, is_decisive: bool
+) -> Check:
     """Labels come late, so their absence is no fault of this batch; but it is said, and it is never a pass."""
     if served is None:
         text = (
@@ -133,7 +158,8 @@ def _gap_check(served: ModelPerformance | None, performance: PerformancePart, po
         else "too few days for an interval"
     )
     text = f"{interval}, {served.num_rows} labels, log-loss {served.log_loss:.4f}"
-    return at_most("calibration_gap", served.calibration_gap, policy.calibration_gap, reason=text)
+    gap, bound = served.calibration_gap, policy.calibration_gap
+    return at_most("calibration_gap", gap, bound, reason=text, is_decisive=is_decisive)
 
 
 def _surprise_check(part: SurprisePart, policy: Monitor, *, is_decisive: bool) -> Check:
