@@ -22,7 +22,7 @@ COMMANDS = {
 def test_lint_finds_nothing(name: str) -> None:
     program, *words = COMMANDS[name]
     done = subprocess.run(
-        [BIN / program, *words], cwd=project_root(), capture_output=True, text=True, timeout=500, check=False
+        [BIN / program, *words], cwd=project_root(), capture_output=True, text=True, timeout=1000, check=False
     )
     assert done.returncode == 0, f"{' '.join([program, *words])} says:\n{done.stdout[-4000:]}{done.stderr[-2000:]}"
 

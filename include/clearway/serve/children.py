@@ -22,7 +22,7 @@ from pathlib import Path
 import msgspec
 
 from clearway.contracts.errors import ConfigError, IntegrityError
-from clearway.kinds.scorers import START_S, patience_s
+from clearway.kinds.scorers import patience_s, start_s
 from clearway.packaging.package import Package
 from clearway.serve.frames import (
     CRASHED,
@@ -329,8 +329,9 @@ class Nursery:
         default_factory=lambda: ThreadPoolExecutor(max_workers=1, thread_name_prefix="start-child")
     )
 
-    def start(self, uri: str, package: Package, *, timeout_s: float = START_S) -> Child:
-        """A child that serves the package. Raises: IntegrityError, ConfigError."""
+    def start(self, uri: str, package: Package, *, timeout_s: float | None = None) -> Child:
+        """A child that serves the package; None: within what its kind of model may take. Raises: IntegrityError,
+        ConfigError."""
         ours, theirs = zip(socket.socketpair(), socket.socketpair(), strict=True)
         try:
             process = self._starter.submit(self._spawn, package.digest, theirs).result()
@@ -342,7 +343,7 @@ class Nursery:
             for sock in theirs:
                 sock.close()
         child = Child(uri, dataclasses.replace(package, files={}), process, *ours)
-        child.wait_until_ready(timeout_s)
+        child.wait_until_ready(start_s(package) if timeout_s is None else timeout_s)
         log.info("candidate runs in a process of its own", extra={"model_digest": package.digest, "pid": process.pid})
         return child
 

@@ -19,7 +19,6 @@ from typing import Any
 
 from clearway.contracts.errors import ClearwayError, ConfigError, StaleWriter
 from clearway.infra.endpoint import DeadMan, Mirror
-from clearway.kinds.scorers import start_s
 from clearway.packaging.package import Package
 from clearway.serve.children import Child, Nursery
 from clearway.serve.loaded import Loaded, warm
@@ -222,7 +221,7 @@ class Versions:
             self._nursery.close()
 
     def _started(self, uri: str, package: Package) -> Version:
-        return self._nursery.start(uri, package, timeout_s=start_s(package)) if self._nursery else warm(uri, package)
+        return self._nursery.start(uri, package) if self._nursery else warm(uri, package)
 
     def _watch(self, versions: Collection[Version]) -> None:
         for version in versions:
