@@ -41,13 +41,13 @@ import json, sys
 from clearway.contracts.codec import from_jsonable, to_jsonable
 from clearway.infra.environment import Environment
 from clearway.product import LoadedProduct
-from clearway.{stage}.run import run
-from clearway.{stage}.spec import Inputs
+from clearway.release import VERBS, run_in_place
 import logging
 logging.basicConfig(level=logging.INFO)
 message = json.load(sys.stdin)
 product, env = LoadedProduct.model_validate(message["product"]), Environment.model_validate(message["env"])
-json.dump(to_jsonable(run(from_jsonable(Inputs, message["inputs"]), product=product, env=env)), sys.stdout)
+inputs = from_jsonable(VERBS["{stage}"].inputs, message["inputs"])
+json.dump(to_jsonable(run_in_place("{stage}", inputs, product=product, env=env)), sys.stdout)
 """
 START = datetime(2013, 1, 7, tzinfo=UTC)
 NUMERIC, CATEGORICAL = ("a", "b", "c"), ("carrier", "origin")

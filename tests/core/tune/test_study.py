@@ -127,7 +127,8 @@ def test_a_grid_with_fewer_points_than_trials_ends_when_it_is_through(env, fligh
 
 
 def test_a_model_as_written_that_cannot_be_judged_is_an_error(env, flights):
-    space, wild = {"lr": Range(low=1e-3, high=1e31, log=True)}, MODEL.model_copy(update={"lr": 1e30})
+    wild = MODEL.model_copy(update={"weight_decay": 1e30})
+    space = {"weight_decay": Range(low=1e-3, high=1e31, log=True)}
     study = make_study(env, flights, model=wild, num_trials=2, space=space)
     with pytest.raises(DataError, match=r"as written could not be judged .*loss became"):
         searched(study)
