@@ -14,7 +14,7 @@ from clearway.evaluate.spec import YardsticksInputs, YardsticksOutputs
 from clearway.infra.environment import Environment
 from clearway.infra.faults import fault
 from clearway.infra.layout import Layout
-from clearway.infra.storage import Storage, open_storage
+from clearway.infra.storage import Storage, open_storage, read_if_there
 from clearway.product import LoadedProduct
 
 LOG = logging.getLogger("clearway.evaluate")
@@ -41,7 +41,7 @@ def run(inputs: YardsticksInputs, *, product: LoadedProduct, env: Environment) -
     """
     storage, layout = open_storage(env.store_root), Layout(env.store_root, product.name)
     uri = layout.release(inputs.release_id, "yardsticks", "yardsticks.json")
-    data = storage.read(uri) if storage.exists(uri) else b""
+    data = read_if_there(storage, uri) or b""
     stored = _parsed(data) if data else None
     if stored is None or not stored.is_of(inputs.dataset, product):
         stored = _measured(inputs, product, env, storage)

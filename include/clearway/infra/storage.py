@@ -39,6 +39,14 @@ class Storage(Protocol):
         ...
 
 
+def read_if_there(storage: Storage, uri: str) -> bytes | None:
+    """All bytes, or None where nothing lies."""
+    try:
+        return storage.read(uri)
+    except FileNotFoundError:
+        return None
+
+
 def join(uri: str, *parts: str) -> str:
     """Child address. Parts may not climb out (ConfigError)."""
     for part in parts:

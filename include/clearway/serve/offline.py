@@ -30,7 +30,7 @@ from clearway.infra.cost.prices import lines_of, read_prices, total
 from clearway.infra.faults import fault
 from clearway.infra.layout import Layout
 from clearway.infra.release_store import open_release_store
-from clearway.infra.storage import join, open_storage
+from clearway.infra.storage import join, open_storage, read_if_there
 from clearway.serve.sending import TableRows
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Offline:
         Raises: JobFailed with SageMaker's reason, after which asking again orders another job; IntegrityError for
         answers that are not of this model, or not one per row.
         """
-        if (known := self._read(join(self._folder, RESULT))) is not None:
+        if (known := read_if_there(self._storage, join(self._folder, RESULT))) is not None:
             return from_jsonable(Scored, json.loads(known))
         table = self._rows()
         folder, job = self._ordered(table)
@@ -159,7 +159,7 @@ class Offline:
         scores: list[float] = []
         for number, part in enumerate(self._sending.portions(table)):
             place = join(folder, OUTPUT, f"{number:05d}.json{ANSWER}")
-            answer = json.loads(self._read(place) or b"{}")
+            answer = json.loads(read_if_there(self._storage, place) or b"{}")
             found, digest = answer.get("predictions", ()), answer.get("model_digest", "nobody")
             if digest != self._digest or len(found) != len(part):
                 raise IntegrityError(
@@ -222,9 +222,3 @@ class Offline:
 
     def _name(self, number: int) -> str:
         return f"clearway-score-{self._stem}-{number}"
-
-    def _read(self, uri: str) -> bytes | None:
-        try:
-            return self._storage.read(uri)
-        except FileNotFoundError:
-            return None

@@ -41,7 +41,7 @@ from clearway.infra.jobs.outcome import (
 )
 from clearway.infra.jobs.processes import cloud_variables
 from clearway.infra.jobs.usage import Usage
-from clearway.infra.storage import join, open_storage
+from clearway.infra.storage import join, open_storage, read_if_there
 
 STARTED = "started.json"
 CLEARWAY = ("python", "-m", "clearway")
@@ -95,12 +95,12 @@ class AwsJobs:
         Raises: the ClearwayError the stage itself raised, if it could still write it down; JobFailed otherwise.
         """
         folder = self._folder(job_id)
-        if (outputs := self._read(join(folder, OUTPUTS))) is not None:
+        if (outputs := read_if_there(self._storage, join(folder, OUTPUTS))) is not None:
             return outputs.decode()
         seen = self._look(job_id)
         if seen.is_running:
             raise JobFailed(f"job {job_id} still runs; wait for it before asking for its result")
-        if (error := self._read(join(folder, ERROR))) is not None:
+        if (error := read_if_there(self._storage, join(folder, ERROR))) is not None:
             raise recorded_error(error)
         lines = self.read_log(job_id, 0)[0].splitlines()[-_LOG_LINES:]
         raise JobFailed(
@@ -138,7 +138,7 @@ class AwsJobs:
             end_s=seen.end_s,
             used=seen.used,
             note="" if seen.begin_s else f"nothing was billed: {seen.reason}",
-            measured=recorded_measure(self._read(join(folder, MEASURED))),
+            measured=recorded_measure(read_if_there(self._storage, join(folder, MEASURED))),
         )
 
     def cancel(self, job_id: str, *, grace_s: float = 5.0) -> None:  # noqa: ARG002 - the services have their own
@@ -190,14 +190,8 @@ class AwsJobs:
         return self._service(started["service"]).look(started["id"])
 
     def _started(self, job_id: str) -> Mapping[str, str] | None:
-        data = self._read(join(self._folder(job_id), STARTED))
+        data = read_if_there(self._storage, join(self._folder(job_id), STARTED))
         return None if data is None else json.loads(data)
-
-    def _read(self, uri: str) -> bytes | None:
-        try:
-            return self._storage.read(uri)
-        except FileNotFoundError:
-            return None
 
     def _last_attempt(self, key: str) -> int:
         prefix = join(self._root, key)

@@ -22,7 +22,7 @@ from clearway.infra.environment import Environment
 from clearway.infra.jobs import JobRunner, JobSpec
 from clearway.infra.jobs.usage import EMR_PART, Measured, Usage
 from clearway.infra.layout import Layout
-from clearway.infra.storage import Storage, open_storage
+from clearway.infra.storage import open_storage, read_if_there
 from clearway.infra.watch.metrics import Point, Unit, open_metrics
 
 RELEASE_CHAIN, BATCH_CHAIN = "release", "batch"
@@ -111,7 +111,7 @@ class Ledger:
 
     def begun(self, release_id: str) -> Begun | None:
         """How it began; None if no job of it was ever noted."""
-        data = _read(self._storage, self._layout.costs(release_id, _BEGUN))
+        data = read_if_there(self._storage, self._layout.costs(release_id, _BEGUN))
         return None if data is None else from_jsonable(Begun, json.loads(data))
 
     def begin(self, begun: Begun) -> Begun:
@@ -209,10 +209,3 @@ def _is_bill(name: str) -> bool:
 def stage_of(job_id: str) -> str:
     """Keys begin with their stage: `release.job_spec`."""
     return job_id.partition("-")[0]
-
-
-def _read(storage: Storage, uri: str) -> bytes | None:
-    try:
-        return storage.read(uri)
-    except FileNotFoundError:
-        return None
