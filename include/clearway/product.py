@@ -15,10 +15,10 @@ import pydantic
 from pydantic_core import PydanticKnownError
 
 from clearway.contracts.errors import ConfigError
-from clearway.product_gates import AnyGates, Gates, Share
+from clearway.product_gates import AnyGates, Gates
 from clearway.product_language import Language, LanguageGates
 from clearway.product_monitor import Monitor
-from clearway.product_part import MAX_SEED, Part, kind_of_section
+from clearway.product_part import MAX_SEED, Part, Share, kind_of_section
 from clearway.product_resources import Resources
 from clearway.product_rollout import Rollout
 from clearway.product_source import Source

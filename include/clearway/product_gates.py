@@ -5,11 +5,7 @@ from typing import Annotated, Literal, Self
 import pydantic
 
 from clearway.product_language import LanguageGates
-from clearway.product_part import Part, kind_of_section
-
-Share = Annotated[float, pydantic.Field(ge=0, le=1)]
-PositiveShare = Annotated[float, pydantic.Field(gt=0, le=1)]
-
+from clearway.product_part import Part, PositiveShare, Share, kind_of_section
 
 AUC_OF_CHANCE = 0.5
 

@@ -1,14 +1,10 @@
 """The part of product.yaml that says when a product has changed, and when that adds up to a retraining."""
 
 from enum import StrEnum
-from typing import Annotated
 
 import pydantic
 
-from clearway.product_part import Part
-
-Share = Annotated[float, pydantic.Field(ge=0, le=1)]
-PositiveShare = Annotated[float, pydantic.Field(gt=0, le=1)]
+from clearway.product_part import Part, PositiveShare, Share
 
 
 class Signal(StrEnum):

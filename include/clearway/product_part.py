@@ -1,6 +1,6 @@
 """What every part of a product's description is made of."""
 
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import pydantic
 
@@ -8,6 +8,9 @@ from clearway.contracts.errors import ConfigError
 
 # What every generator takes that a seed is given to: numpy, torch, LightGBM, SageMaker.
 MAX_SEED = 2**31 - 1
+
+Share = Annotated[float, pydantic.Field(ge=0, le=1)]
+PositiveShare = Annotated[float, pydantic.Field(gt=0, le=1)]
 
 
 class Part(pydantic.BaseModel):
