@@ -73,6 +73,7 @@ class _Work:
         self.storage: Storage = open_storage(env.store_root)
         self.layout = Layout(env.store_root, product.name)
         self.watched = watched(product)
+        self._opened: Package | None = None
 
     def measure(self) -> Summary:
         """Inputs and performance, judged. Reads the batch's rows, its labels, the prediction log, the package."""
@@ -162,7 +163,9 @@ class _Work:
     def _package(self, uri: str, digest: str) -> "Package":
         from clearway.packaging.package import open_package  # noqa: PLC0415 - cryptography, encoder
 
-        return open_package(self.storage, uri, digest, key_folder=self.env.home / "keys")
+        if self._opened is None or self._opened.digest != digest:  # measuring and the page want the same one
+            self._opened = open_package(self.storage, uri, digest, key_folder=self.env.home / "keys")
+        return self._opened
 
     def _batch(self, document: "DatasetDocument") -> "BatchRows":
         from clearway.monitor.batch_rows import batch_rows  # noqa: PLC0415
