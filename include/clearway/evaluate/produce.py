@@ -68,14 +68,15 @@ def produce(
 
 
 def _found(asked: Judge, operational: Callable[[], Sequence[Check]], *, unmeasurable: str) -> Found:
-    try:
-        if unmeasurable:
-            raise Unmeasurable(unmeasurable)
-        return asked.judge(operational)
-    except Unmeasurable as error:
-        return Nothing(
-            judgement=judge([Check(name="measurable", verdict=Verdict.ERROR, reason=str(error)), *operational()])
-        )
+    """`unmeasurable`: why there are no yardsticks to judge by, if there are none."""
+    reason = unmeasurable
+    if not reason:
+        try:
+            return asked.judge(operational)
+        except Unmeasurable as error:
+            reason = str(error)
+    measurable = Check(name="measurable", verdict=Verdict.ERROR, reason=reason)
+    return Nothing(judgement=judge([measurable, *operational()]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
