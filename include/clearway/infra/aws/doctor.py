@@ -199,9 +199,7 @@ def _of_role(about: str, role: str, variable: str, *, service: str) -> _Question
     principal = f"{service}.amazonaws.com"
 
     def ask() -> tuple[bool, str]:
-        with explained(f"role {role}"):
-            found = client("iam").get_role(RoleName=role.rpartition("/")[2])["Role"]
-        trusted = sorted(_trusted(found["AssumeRolePolicyDocument"]))
+        trusted = _trusted_by(role)
         return principal in trusted, f"trusts {', '.join(trusted) or 'nobody'}"
 
     return _Question(
@@ -213,12 +211,20 @@ def _of_role(about: str, role: str, variable: str, *, service: str) -> _Question
     )
 
 
+def _trusted_by(role: str) -> list[str]:
+    with explained(f"role {role}"):
+        found = client("iam").get_role(RoleName=role.rpartition("/")[2])["Role"]
+    return sorted(_trusted(found["AssumeRolePolicyDocument"]))
+
+
 def _trusted(policy: Mapping[str, Any]) -> set[str]:
+    """Services and identity providers that may take the role."""
     found: set[str] = set()
     for statement in policy.get("Statement", ()):
-        services = statement.get("Principal", {}).get("Service", [])
         if statement.get("Effect") == "Allow":
-            found |= {services} if isinstance(services, str) else set(services)
+            for kind in ("Service", "Federated"):
+                named = statement.get("Principal", {}).get(kind, [])
+                found |= {named} if isinstance(named, str) else set(named)
     return found
 
 
@@ -313,11 +319,7 @@ def _of_virtual_cluster(cluster: str) -> _Question:
 
 def _of_pods_role(role: str) -> _Question:
     def ask() -> tuple[bool, str]:
-        with explained(f"role {role}"):
-            policy = client("iam").get_role(RoleName=role.rpartition("/")[2])["Role"]["AssumeRolePolicyDocument"]
-        allowing = (one.get("Principal", {}) for one in policy.get("Statement", ()) if one.get("Effect") == "Allow")
-        federated = [one["Federated"] for one in allowing if "Federated" in one]
-        trusted = sorted([*map(str, federated), *_trusted(policy)])
+        trusted = _trusted_by(role)
         return any(one == _PODS or _OIDC in one for one in trusted), f"trusts {', '.join(trusted) or 'nobody'}"
 
     return _Question(
