@@ -20,6 +20,7 @@ CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 60.0
 MAX_CONNECTIONS = 32
 # What a caller may do nothing about, and what may be better a moment later although botocore gave up on it.
+REFUSED = "ValidationException"  # of SageMaker, whatever it did not like
 _DENIED = {"AccessDenied", "AccessDeniedException"}
 _UNKNOWN_CALLER = {
     "AuthFailure",
@@ -98,6 +99,16 @@ def status_of(error: Exception) -> int:
     """HTTP status of a service's answer, 0 for an error that none sent."""
     response = getattr(error, "response", None) or {}
     return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def is_refusal(error: Exception, word: str = "") -> bool:
+    """A call that SageMaker did not like, for a reason with this word in it, or one that broke off on its way."""
+    return (code_of(error) == REFUSED and word in str(error)) or broke_off(error)
+
+
+def broke_off(error: Exception) -> bool:
+    """A call that did not arrive whole."""
+    return status_of(error) == HTTPStatus.BAD_REQUEST and code_of(error) in {"", "Unknown", "400"}
 
 
 @contextmanager

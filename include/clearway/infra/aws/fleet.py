@@ -7,13 +7,21 @@ and then says "InService" as if nothing had been asked.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any
 
 from clearway.contracts.errors import ConfigError, IntegrityError, Unavailable
 from clearway.contracts.manifest import canonical_json, sha256_of
 from clearway.infra.aws import guardrail
-from clearway.infra.aws.client import MAX_ATTEMPTS, client, code_of, complete, explained, status_of
+from clearway.infra.aws.client import (
+    MAX_ATTEMPTS,
+    REFUSED,
+    broke_off,
+    client,
+    code_of,
+    complete,
+    explained,
+    is_refusal,
+)
 from clearway.infra.aws.container import DIGEST_VARIABLE, model_variables
 from clearway.infra.clock import Clock
 from clearway.infra.environment import SageMaker
@@ -23,7 +31,6 @@ IN_SERVICE = "InService"
 # On its way somewhere: no call that changes it is taken, and what it is says little about what it will be.
 MOVING = frozenset({"Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting"})
 _SERVING = frozenset({IN_SERVICE, "Updating", "SystemUpdating", "RollingBack", "UpdateRollbackFailed"})
-_REFUSED = "ValidationException"
 WEIGHT_TOLERANCE = 1e-3  # of percent: SageMaker keeps weights as 32-bit floats
 
 
@@ -366,20 +373,11 @@ class Fleet:
                 try:
                     return complete(call, key, **asked)
                 except botocore.ClientError as error:
-                    if code_of(error) == _REFUSED and "Could not find" in str(error):
+                    if code_of(error) == REFUSED and "Could not find" in str(error):
                         return None
-                    if not _broke_off(error):
+                    if not broke_off(error):
                         raise
         raise Unavailable(f"SageMaker answered {MAX_ATTEMPTS} times in part about endpoint {self.name}; try again")
-
-
-def is_refusal(error: Any, word: str = "") -> bool:
-    """A call that SageMaker did not like, for a reason with this word in it, or one that broke off on its way."""
-    return (code_of(error) == _REFUSED and word in str(error)) or _broke_off(error)
-
-
-def _broke_off(error: Any) -> bool:
-    return status_of(error) == HTTPStatus.BAD_REQUEST and code_of(error) in {"", "Unknown", "400"}
 
 
 def is_close(one: Mapping[str, float], other: Mapping[str, float]) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from clearway.contracts.errors import ConfigError, Unavailable
-from clearway.infra.aws.client import MAX_ATTEMPTS, client, excused, explained, whole
+from clearway.infra.aws.client import MAX_ATTEMPTS, REFUSED, client, excused, explained, whole
 from clearway.infra.environment import Aws, Section
 from clearway.infra.jobs.usage import BATCH_GB, BATCH_VCPU, S_PER_HOUR, Used
 
@@ -18,7 +18,7 @@ from clearway.infra.jobs.usage import BATCH_GB, BATCH_VCPU, S_PER_HOUR, Used
 SAGEMAKER_HOME = "/opt/ml/checkpoints"
 OTHER_HOME = "/tmp/clearway"  # noqa: S108 - inside a container that serves one job
 _MIN_BILLED_S = 60.0  # of a container
-UNKNOWN_TO_SAGEMAKER = ("ValidationException", "ResourceNotFound")  # of a job, by what is asked about it
+UNKNOWN_TO_SAGEMAKER = (REFUSED, "ResourceNotFound")  # of a job, by what is asked about it
 _MS_PER_S, _MIB_PER_GB = 1000, 1024
 
 
@@ -136,7 +136,7 @@ class SageMakerTraining:
 
     def stop(self, job_id: str) -> None:
         if self.look(job_id).is_running:
-            with explained(f"training job {job_id}"), excused("ValidationException"):  # it is being stopped already
+            with explained(f"training job {job_id}"), excused(REFUSED):  # it is being stopped already
                 client("sagemaker").stop_training_job(TrainingJobName=job_id)
 
     def log_of(self, job_id: str) -> tuple[str, str] | None:

@@ -9,8 +9,7 @@ from typing import Any
 
 from clearway.contracts.errors import ConfigError
 from clearway.contracts.manifest import canonical_json, sha256_of
-from clearway.infra.aws.client import client, complete, excused, explained
-from clearway.infra.aws.fleet import is_refusal
+from clearway.infra.aws.client import client, complete, excused, explained, is_refusal
 from clearway.infra.aws.services import (
     UNKNOWN_TO_SAGEMAKER,
     Order,
