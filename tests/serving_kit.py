@@ -329,13 +329,7 @@ class InProcessEndpoint:
         self.server.versions.unload(digest, epoch=epoch)
 
     def score_logged(self, batch: LoggedRows) -> tuple[list[float], str]:
-        body = {
-            "dataframe_split": {"columns": batch.columns, "data": batch.rows},
-            "keys": batch.keys,
-            "event_times": batch.event_times,
-            "batch_id": batch.batch_id,
-        }
-        return self._invoke(body, [])
+        return self._invoke(batch.body(), [])
 
     def flush_log(self) -> None:
         self.server.prediction_log.flush()

@@ -198,13 +198,7 @@ class SageMakerEndpoint:
         return list(self._invoke({}, AS_EXAMPLES, variant=self._variant_of(digest))["instances"])
 
     def score_logged(self, batch: LoggedRows) -> tuple[list[float], str]:
-        body = {
-            "dataframe_split": {"columns": batch.columns, "data": batch.rows},
-            "keys": batch.keys,
-            "event_times": batch.event_times,
-            "batch_id": batch.batch_id,
-        }
-        answer = self._invoke(body, AS_LOGGED)
+        answer = self._invoke(batch.body(), AS_LOGGED)
         return list(answer["predictions"]), str(answer["model_digest"])
 
     def flush_log(self) -> None:

@@ -65,6 +65,15 @@ class LoggedRows:
     event_times: Sequence[str]
     batch_id: str
 
+    def body(self) -> dict[str, Any]:
+        """As a request carries them."""
+        return {
+            "dataframe_split": {"columns": self.columns, "data": self.rows},
+            "keys": self.keys,
+            "event_times": self.event_times,
+            "batch_id": self.batch_id,
+        }
+
 
 class Endpoint(Protocol):
     """A model server that several versions can share; every implementation passes the same conformance suite."""

@@ -87,13 +87,7 @@ class LocalEndpoint:
         return list(self._admin("GET", f"/admin/versions/{digest}/examples")["instances"])
 
     def score_logged(self, batch: LoggedRows) -> tuple[list[float], str]:
-        body = {
-            "dataframe_split": {"columns": batch.columns, "data": batch.rows},
-            "keys": batch.keys,
-            "event_times": batch.event_times,
-            "batch_id": batch.batch_id,
-        }
-        answer = self._call("POST", "/invocations", body, {})
+        answer = self._call("POST", "/invocations", batch.body(), {})
         return list(answer["predictions"]), str(answer["model_digest"])
 
     def flush_log(self) -> None:
