@@ -12,7 +12,7 @@ from clearway.contracts.refs import ModelRef
 from clearway.contracts.verdict import Verdict
 from clearway.evaluate.judging import judge_candidate
 from clearway.evaluate.run import run
-from clearway.evaluate.yardsticks import fit_yardsticks, seeded
+from clearway.evaluate.yardsticks import cases_of, fit_yardsticks, seeded
 from clearway.infra.snapshots import current
 from clearway.infra.storage import open_storage, to_path
 from clearway.tabular.training_set import training_rows
@@ -43,7 +43,7 @@ def held(quarter):
         open_storage(quarter.env.store_root), quarter.dataset, product=quarter.product, env=quarter.env
     )
     make_rng = seeded(quarter.dataset.digest)
-    yardsticks = fit_yardsticks(split, product=spec, num_threads=2, make_rng=make_rng)
+    yardsticks = fit_yardsticks(cases_of(split, spec), product=spec, num_threads=2, make_rng=make_rng)
 
     def judged(candidate: ModelRef, champion: ModelRef | None = None) -> tuple[Verdict, set[str]]:
         found = judge_candidate(

@@ -52,28 +52,53 @@ class Yardsticks:
     reference: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cases:
+    """What yardsticks are fitted and scored on. `slices`: values of the training rows, by column, [N] each;
+    `holdout_start`: its first day, ISO 8601."""
+
+    train: Rows
+    held: Rows
+    slices: dict[str, npt.NDArray[np.object_]]
+    holdout_start: str
+
+
 def measure(ground: Ground) -> Yardsticks:
     """See `kinds.yardsticks_of`."""
     env, product = ground.env, ground.product
+    split = training_rows(ground.storage, ground.dataset, product=product, env=env)
+    cases = cases_of(split, product.spec)
+    del split  # half of what this job would hold, beside a training that needs the memory
+    pa.default_memory_pool().release_unused()
     return fit_yardsticks(
-        training_rows(ground.storage, ground.dataset, product=product, env=env),
+        cases,
         product=product.spec,
         num_threads=env.jobs.num_threads,
         make_rng=seeded(ground.dataset.digest),
     )
 
 
-def fit_yardsticks(split: Split, *, product: Product, num_threads: int, make_rng: MakeRng) -> Yardsticks:
+def cases_of(split: Split, product: Product) -> Cases:
+    """Both parts, as the yardsticks take them."""
+    encoder = fit_encoder(split.train, product.features)
+    return Cases(
+        train=rows_of(split.train, encoder),
+        held=rows_of(split.holdout, encoder),
+        slices=slice_values(split.train, product.features.slices),
+        holdout_start=split.holdout_start.isoformat(),
+    )
+
+
+def fit_yardsticks(cases: Cases, *, product: Product, num_threads: int, make_rng: MakeRng) -> Yardsticks:
     """Fit, score, judge on folds, derive the margins. Raises: Unmeasurable."""
-    gates, encoder = product.tabular.gates, fit_encoder(split.train, product.features)
-    train, held = rows_of(split.train, encoder), rows_of(split.holdout, encoder)
+    gates, train, held = product.tabular.gates, cases.train, cases.held
     lightgbm()  # in one thread: see there
     # The trees on all rows take about as long as all else, and a second thread gains them nothing: see Trees.
     with ThreadPoolExecutor(1) as beside:
         growing = beside.submit(Trees, train, num_trees=REFERENCE_TREES)
         folds = run_folds(
             train,
-            slice_values(split.train, product.features.slices),
+            cases.slices,
             num_folds=gates.num_folds,
             holdout_days=product.release.holdout_days,
             num_resamples=gates.num_resamples,
@@ -85,7 +110,7 @@ def fit_yardsticks(split: Split, *, product: Product, num_threads: int, make_rng
         line = Line(train.thinned(MAX_LINE_ROWS)).score(held)
         trees = growing.result()
     return Yardsticks(
-        holdout_start=split.holdout_start.isoformat(),
+        holdout_start=cases.holdout_start,
         base_rate=float(train.labels.mean()),
         scores={TREES: tuple(trees.score(held).tolist()), LINE: tuple(line.tolist())},
         folds=folds,

@@ -144,8 +144,11 @@ def read_labelled(
     ordered = pc.sort_indices(
         features.select([TIME, KEY]).take(known), sort_keys=[(TIME, "ascending"), (KEY, "ascending")]
     )
-    rows = known.take(ordered)
-    return features.take(rows).append_column(LABEL, labels[LABEL].take(place.take(rows)))
+    rows, found = known.take(ordered), dict[str, pa.ChunkedArray]()
+    for name in features.column_names:  # each let go once it is copied: a year is not held twice
+        found[name] = features[name].take(rows)
+        features = features.drop_columns([name])
+    return pa.table(found).append_column(LABEL, labels[LABEL].take(place.take(rows)))
 
 
 def _pinned(storage: Storage, base: str, piece: Piece) -> Snapshot:
