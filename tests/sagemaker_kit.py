@@ -20,7 +20,7 @@ from clearway.product_rollout import Rollout as Settings
 from clearway.product_rollout import Watch
 from sagemaker_account import Account
 from sagemaker_server import Stage, sagemaker_server
-from serving_kit import ROW
+from serving_kit import PRODUCT, ROW
 
 NAME = "clearway-flights"
 SETTINGS = SageMaker(
@@ -80,7 +80,7 @@ def opened_account(
             patch.setenv(name, value)
         if upstream or client("sagemaker").meta.endpoint_url != stage().address:
             forget_clients()
-        yield account, open_sagemaker(env, clock=clock)
+        yield account, open_sagemaker(env, product=PRODUCT, clock=clock)
     account.close()
 
 

@@ -48,7 +48,7 @@ class Story:
 
     def reopen(self) -> None:
         """What a new process begins with."""
-        self.endpoint = open_sagemaker(self.env, clock=self.street)
+        self.endpoint = open_sagemaker(self.env, product=PRODUCT, clock=self.street)
         lease_ttl_s = self.env.release_store.lease_ttl_s
         self.controls = controls_of(self.env, self.endpoint, clock=self.street, lease_ttl_s=lease_ttl_s)
 

@@ -191,9 +191,9 @@ def running_server(env: Environment, *, product: str = PRODUCT) -> Iterator[Serv
             server.kill()
 
 
-def client_of(env: Environment) -> LocalEndpoint:
+def client_of(env: Environment, *, product: str = PRODUCT) -> LocalEndpoint:
     """The endpoint client of `env`."""
-    return LocalEndpoint(env.endpoint.url, token_file=env.admin_token_file, timeout_s=60)
+    return LocalEndpoint(env.endpoint.url, product=product, token_file=env.admin_token_file, timeout_s=60)
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ class Stack:
     def traffic(self) -> TrafficState:
         """What the model server says of itself."""
         variables = {**self.variables, "CLEARWAY__ENDPOINT__URL": self.endpoint_url}
-        return open_endpoint(Environment.load(variables)).state()
+        return open_endpoint(Environment.load(variables), product=self.product).state()
 
     @contextmanager
     def shuffled_labels(self, *, before: str) -> Iterator[None]:
@@ -247,7 +247,7 @@ def started(found: Stack) -> Iterator[Stack]:
     words = [text for name, port in ports for text in (name, str(port))]
     with found.guarded():
         up = found.clearway("up", "--detach", "--product", found.product, *words)
-        found.url, found.endpoint_url = up["airflow"], up["endpoint"]
+        found.url, found.endpoint_url = up["airflow"], up["endpoints"].get(found.product, "")
         found.api = AirflowApi(found.url)
         yield found
         found.api.close()

@@ -27,6 +27,8 @@ from clearway.product_tune import Tune
 
 Text = Annotated[str, pydantic.Field(min_length=1)]
 Name = Annotated[str, pydantic.Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+# Part of variables' names, which two underscores would end, and of endpoints' names.
+ProductName = Annotated[str, pydantic.Field(pattern=r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$", max_length=40)]
 FunctionPath = Annotated[str, pydantic.Field(pattern=r"^[a-z][a-z0-9_]*\.py:[a-z_][a-z0-9_]*$")]
 CRON = {"day": "0 0 * * *", "week": "0 0 * * 1", "month": "0 0 1 * *", "quarter": "0 0 1 1,4,7,10 *"}
 
@@ -302,7 +304,7 @@ class OfLanguage(Part):
 class Product(Part):
     """All of product.yaml."""
 
-    name: Name
+    name: ProductName
     title: Text
     description: Text
     owners: tuple[Text, ...] = pydantic.Field(min_length=1)

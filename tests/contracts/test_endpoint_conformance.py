@@ -247,7 +247,7 @@ def test_logged_rows_can_be_read_after_a_flush_and_probes_never(env, endpoint, e
 def test_a_server_that_is_not_there_is_unavailable(opened, env):
     if opened.counts_probes:
         changed = env.sagemaker.model_copy(update={"endpoint": "somewhere-else"})
-        stranger = open_endpoint(env.model_copy(update={"sagemaker": changed}))
+        stranger = open_endpoint(env.model_copy(update={"sagemaker": changed}), product=PRODUCT)
         assert stranger.state() == TrafficState(weights_pct={}, loaded=(), epoch=0)  # made by the first load
         with pytest.raises(Unavailable):
             stranger.predict([ROW])
@@ -258,9 +258,27 @@ def test_a_server_that_is_not_there_is_unavailable(opened, env):
             ask()
 
 
+def test_another_product_that_is_given_this_address_is_refused_and_changes_nothing(env, endpoint, epoch):
+    if isinstance(endpoint, InProcessEndpoint):
+        pytest.skip("has no address")
+    ref = make_package(env, 0.1)
+    load(endpoint, ref, epoch)
+    endpoint.set_weights({ref.digest: 100.0}, epoch=epoch)
+    before, stranger = endpoint.state(), open_endpoint(env, product="deliveries")
+    theirs = {"uri": ref.uri.replace(f"/{PRODUCT}/", "/deliveries/"), "digest": ref.digest}
+    for change in (
+        lambda: stranger.load(**theirs, epoch=epoch + 1),
+        lambda: stranger.set_weights({}, epoch=epoch + 1),
+        lambda: stranger.unload(ref.digest, epoch=epoch + 1),
+    ):
+        with pytest.raises(ConfigError, match=f"serves {PRODUCT}, .*deliveries was meant"):
+            change()
+    assert endpoint.state() == before
+
+
 def test_the_environment_names_the_endpoint(env):
     wanted = {"local": "LocalEndpoint", "sagemaker": "SageMakerEndpoint"}[env.endpoint.kind]
-    assert type(open_endpoint(env)).__name__ == wanted
+    assert type(open_endpoint(env, product=PRODUCT)).__name__ == wanted
 
 
 def test_a_wrong_address_is_a_config_error(env):
@@ -269,7 +287,7 @@ def test_a_wrong_address_is_a_config_error(env):
         "sagemaker": env.sagemaker.model_copy(update={"endpoint": "no_name!"}),
     }
     with pytest.raises(ConfigError, match=r"allowed: (http://host:port|up to 63 letters)"):
-        open_endpoint(env.model_copy(update=wrong))
+        open_endpoint(env.model_copy(update=wrong), product=PRODUCT)
 
 
 def test_each_version_is_counted_by_the_callers_it_answered(opened, env, endpoint, epoch):

@@ -12,7 +12,7 @@ from clearway.deploy.run import deploy
 from clearway.deploy.strategies import begin
 from clearway.infra.clock import SystemClock
 from clearway.infra.release_store import open_release_store
-from clearway.launch.callers import Callers
+from clearway.launch.callers import Callers, ask_all
 from clearway.launch.drill import HEARD, drill, plan_of
 from clearway.launch.sabotage import Defect
 from clearway.product_rollout import Rollout, Shadow, Watch
@@ -63,7 +63,7 @@ def live(env):
         crowd = Callers(open_release_store(local), client_of(local), url=local.endpoint.url, product=PRODUCT)
         stop = threading.Event()
         stopping = (stop.is_set() for _ in itertools.count())
-        thread = threading.Thread(target=crowd.run, kwargs={"should_stop": stopping})
+        thread = threading.Thread(target=ask_all, args=([crowd],), kwargs={"should_stop": stopping})
         thread.start()
         try:
             yield local, product, champion.digest

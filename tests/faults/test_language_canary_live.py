@@ -95,7 +95,7 @@ def test_a_bad_copy_goes_back_by_itself(live, monkeypatch, defect, finding, chan
     assert drilled.is_safe, drilled.reason
     assert finding in drilled.reason
     assert drilled.num_requests > 0
-    assert client_of(env).state().weights_pct == {champion: 100.0}
+    assert client_of(env, product="api_docs").state().weights_pct == {champion: 100.0}
 
 
 def test_a_good_model_takes_all_callers_by_its_own_verdict(live):
@@ -104,7 +104,7 @@ def test_a_good_model_takes_all_callers_by_its_own_verdict(live):
     candidate = world.package(env.home / "candidate", num_epochs=5)
     outputs = release(env, candidate, "r2", rollout=begin(CANARY))
     assert outputs.verdict is Verdict.PASS, outputs.reason
-    endpoint = client_of(env)
+    endpoint = client_of(env, product="api_docs")
     assert endpoint.state().weights_pct == {candidate.digest: 100.0}
     arms = endpoint.observe(epoch=endpoint.state().epoch).arms
     assert min(arms[digest].num_requests for digest in (champion, candidate.digest)) >= CANARY.min_requests

@@ -100,7 +100,7 @@ def plan(stack: Stack, strategy: str | list[str], *, num_trials: int) -> None:
 def callers_who_report(stack: Stack) -> Iterator[None]:
     """Callers to whom a newer model does better, for an A/B test; the stack's own callers report nothing."""
     champion, done = stack.document().champion, threading.Event()
-    rows = open_endpoint(environment_of(stack)).examples(champion.digest) if champion else []
+    rows = open_endpoint(environment_of(stack), product=PRODUCT).examples(champion.digest) if champion else []
 
     def ask() -> None:
         with httpx.Client(base_url=stack.endpoint_url, timeout=60) as http:

@@ -111,14 +111,14 @@ def test_orphans_of_a_killed_supervisor_are_ended_by_the_next_start(home: Home) 
 @pytest.mark.long
 def test_a_component_that_dies_is_started_again(home: Home) -> None:
     first = home.up()
-    (endpoint,) = (c for c in first["components"] if c["name"] == "endpoint")
+    (endpoint,) = (c for c in first["components"] if c["name"] == "endpoint-flights")
     psutil.Process(endpoint["pid"]).kill()
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
-        (now,) = (c for c in home.clearway("status")["components"] if c["name"] == "endpoint")
+        (now,) = (c for c in home.clearway("status")["components"] if c["name"] == "endpoint-flights")
         if now["num_restarts"] == 1 and now["health"] == "healthy":
             break
         time.sleep(0.5)
     assert now["num_restarts"] == 1
     assert now["health"] == "healthy"
-    assert http_kit.get(f"{first['endpoint']}/ping").status_code in {200, 503}
+    assert http_kit.get(f"{first['endpoints']['flights']}/ping").status_code in {200, 503}

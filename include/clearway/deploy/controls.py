@@ -33,7 +33,7 @@ def open_controls(env: Environment, *, product: str) -> Controls:
     """The clients this environment names."""
     return Controls(
         store=open_release_store(env),
-        endpoint=open_endpoint(env),
+        endpoint=open_endpoint(env, product=product),
         storage=open_storage(env.store_root),
         layout=Layout(env.store_root, product),
         key_folder=env.home / "keys",

@@ -113,7 +113,8 @@ def model_server(env: Environment, *, product: str, clock: Clock) -> Iterator[Ca
             )
         try:
             token = home / "serving" / "admin.token"
-            endpoint = LocalEndpoint(f"http://127.0.0.1:{port}", token_file=token, timeout_s=env.endpoint.timeout_s)
+            url = f"http://127.0.0.1:{port}"
+            endpoint = LocalEndpoint(url, product=product, token_file=token, timeout_s=env.endpoint.timeout_s)
 
             def ready() -> LocalEndpoint:
                 _wait_until_up(endpoint, child, log=home / "server.log", clock=clock)

@@ -207,20 +207,27 @@ class Tracking(Section):
 
 
 class Endpoint(Section):
-    """The model server: `local` is one process at `url`, `sagemaker` the endpoint that section names.
+    """The model servers: `local` is one process per product, `sagemaker` the endpoints that section names.
 
-    `admin_token_file`: of the local one; empty = <home>/serving/admin.token.
+    `url`: of a local one, `{product}` in it standing for the product's name. `urls`: product → its own, in place of
+    `url`. `admin_token_file`: of the local ones; empty = <home>/serving/admin.token.
     """
 
     kind: Literal["local", "sagemaker"] = "local"
     url: str = "http://127.0.0.1:8890"
+    urls: dict[str, str] = pydantic.Field(default_factory=dict)
     admin_token_file: str = ""
     timeout_s: float = pydantic.Field(30.0, gt=0)
 
+    def url_of(self, product: str) -> str:
+        """Where this product's server is."""
+        return self.urls.get(product, self.url.replace("{product}", product))
+
 
 class SageMaker(Section):
-    """The endpoint of endpoint.kind `sagemaker`; docs/aws.md.
+    """The endpoints of endpoint.kind `sagemaker`; docs/aws.md.
 
+    `endpoint`: name, in which `{product}` stands for the product's, with hyphens for what SageMaker refuses in names.
     `capture_pct`: share of answers kept in the store; without them nothing is known of scores. `metrics_delay_s`:
     minutes of CloudWatch younger than this are not counted yet. `shifting`: how SageMaker itself moves an endpoint to
     another configuration, watched by `alarms` (names, separated by blanks); empty = all at once, unwatched.
@@ -230,7 +237,7 @@ class SageMaker(Section):
     container, set for it by whoever starts it.
     """
 
-    endpoint: str = ""
+    endpoint: str = "clearway-{product}"
     image: str = ""
     role: str = ""
     instance: str = "ml.m7i.large"
@@ -255,6 +262,10 @@ class SageMaker(Section):
         if 0 < self.max_count < self.instance_count:
             raise ValueError(f"max_count {self.max_count} is below instance_count {self.instance_count}; correct one")
         return self
+
+    def of(self, product: str) -> "SageMaker":
+        """With the name of this product's endpoint."""
+        return self.model_copy(update={"endpoint": self.endpoint.replace("{product}", product.replace("_", "-"))})
 
 
 class Containers(Section):

@@ -1,7 +1,9 @@
 """The environment of every child process, as one pure function."""
 
+from collections.abc import Mapping
+
 from clearway.launch.paths import StackPaths
-from clearway.launch.ports import LOOPBACK, Ports
+from clearway.launch.ports import LOOPBACK, Ports, url_at
 from clearway.launch.secret_keys import SecretKeys
 
 # Tasks that may run at once. Each is a child process of two threads; four already oversubscribe two cores.
@@ -40,9 +42,9 @@ _BEHAVIOUR = {
 _THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "2"}
 
 
-def airflow_env(*, ports: Ports, paths: StackPaths, keys: SecretKeys) -> dict[str, str]:
-    """Variables that the components get on top of the caller's own environment."""
-    airflow_url = f"http://{LOOPBACK}:{ports.airflow}"
+def airflow_env(*, ports: Ports, paths: StackPaths, keys: SecretKeys, endpoints: Mapping[str, int]) -> dict[str, str]:
+    """Variables that the components get on top of the caller's own environment. `endpoints`: see `components`."""
+    airflow_url = url_at(ports.airflow)
     return {
         **ONE_MACHINE_TUNING,
         **_BEHAVIOUR,
@@ -62,6 +64,6 @@ def airflow_env(*, ports: Ports, paths: StackPaths, keys: SecretKeys) -> dict[st
         "PYTHONUNBUFFERED": "1",
         STACK_MARK: str(paths.home),
         "CLEARWAY__HOME": str(paths.home),
-        "CLEARWAY__ENDPOINT__URL": f"http://{LOOPBACK}:{ports.endpoint}",
-        "CLEARWAY__TRACKING__URI": f"http://{LOOPBACK}:{ports.mlflow}",
+        **{f"CLEARWAY__ENDPOINT__URLS__{product.upper()}": url_at(port) for product, port in endpoints.items()},
+        "CLEARWAY__TRACKING__URI": url_at(ports.mlflow),
     }

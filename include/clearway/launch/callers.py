@@ -7,7 +7,7 @@ of the champion's golden rows each, a sticky key of their own, no join key, so t
 import http.client
 import itertools
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from time import monotonic, sleep
 from urllib.parse import urlsplit
 
@@ -33,6 +33,17 @@ def are_wanted(document: ReleaseDocument) -> bool:
     return documents.is_gathering(document)
 
 
+def ask_all(callers: "Sequence[Callers]", *, should_stop: Iterator[bool]) -> int:
+    """Until `should_stop` says so; returns how many requests were answered."""
+    num_answered = 0
+    while not next(should_stop):
+        num_now = sum(one.turn() for one in callers)
+        num_answered += num_now
+        if not num_now:
+            sleep(IDLE_S)
+    return num_answered
+
+
 class Callers:
     """Watches one product's release document and asks its model server.
 
@@ -45,21 +56,14 @@ class Callers:
         self._parts = urlsplit(url)
         self._numbers = itertools.count()
 
-    def run(self, *, should_stop: Iterator[bool]) -> int:
-        """Until `should_stop` says so; returns how many requests were answered."""
-        num_answered = 0
-        while not next(should_stop):
-            num_answered += self._turn()
-        return num_answered
-
-    def _turn(self) -> int:
+    def turn(self) -> int:
+        """A burst of requests if they are wanted; how many were answered."""
         try:
             document, _ = self._store.read(self._product)
             if are_wanted(document) and document.champion:
                 return self._burst(self._bodies(document.champion.digest))
         except (ClearwayError, OSError, http.client.HTTPException) as error:
             logger.info("callers wait: %s", error)
-        sleep(IDLE_S)
         return 0
 
     def _bodies(self, digest: str) -> list[bytes]:

@@ -2,14 +2,14 @@
 
 import signal
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from clearway.launch.paths import StackPaths
 from clearway.launch.ports import LOOPBACK, Ports
 
 AIRFLOW_PARTS = ("api-server", "scheduler", "dag-processor", "triggerer")
-# First those that start work; tasks still need the API server to report; the endpoint serves to the last.
-STOP_ORDER = ("callers", "warm-worker", "scheduler", "triggerer", "dag-processor", "api-server", "mlflow", "endpoint")
+ENDPOINT = "endpoint-"  # and the product: a model server
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +19,7 @@ class Component:
     Args:
         needs_database: start only after Airflow's database is migrated.
         is_needed: the stack is healthy without it, starts it last, and goes on if it stays dead.
+        starts_work: stopped first; tasks still need the API server to report, and model servers serve to the last.
         stop_signal: what makes it leave in good order; api servers drain on SIGTERM, Airflow's jobs end on SIGINT.
     """
 
@@ -26,27 +27,41 @@ class Component:
     command: tuple[str, ...]
     needs_database: bool = False
     is_needed: bool = True
+    starts_work: bool = False
     stop_signal: signal.Signals = signal.SIGTERM
 
 
-def components(*, ports: Ports, paths: StackPaths, product: str, has_local_jobs: bool = True) -> tuple[Component, ...]:
-    """All components, slowest first: they start at the same time on few cores."""
+def components(
+    *, ports: Ports, paths: StackPaths, endpoints: Mapping[str, int], has_local_jobs: bool = True
+) -> tuple[Component, ...]:
+    """All components, slowest first: they start at the same time on few cores.
+
+    `endpoints`: product → port of its model server; none where models are served elsewhere, to callers of their own.
+    """
     python = (sys.executable, "-m")
     airflow = (*python, "airflow")
-    warm = Component(name="warm-worker", command=(*python, "clearway", "warm-worker"), is_needed=False)
+    served = [word for product in endpoints for word in ("--product", product)]
+    callers = Component(name="callers", command=(*python, "clearway", "callers", *served), starts_work=True)
+    warm = Component(
+        name="warm-worker", command=(*python, "clearway", "warm-worker"), is_needed=False, starts_work=True
+    )
     return (
         Component(name="mlflow", command=_mlflow(ports=ports, paths=paths)),
-        Component(
-            name="endpoint",
-            command=(*python, "clearway.serve", "--product", product, "--port", str(ports.endpoint)),
+        *(
+            Component(
+                name=f"{ENDPOINT}{product}",
+                command=(*python, "clearway.serve", "--product", product, "--port", str(port)),
+            )
+            for product, port in endpoints.items()
         ),
-        Component(name="callers", command=(*python, "clearway", "callers", "--product", product)),
+        *([callers] if endpoints else []),
         Component(name="api-server", command=(*airflow, "api-server"), needs_database=True),
         Component(
             name="scheduler",
             # Without the log servers: they would listen on every interface, and the UI reads the files itself.
             command=(*airflow, "scheduler", "--skip-serve-logs"),
             needs_database=True,
+            starts_work=True,
             stop_signal=signal.SIGINT,
         ),
         Component(
@@ -59,6 +74,7 @@ def components(*, ports: Ports, paths: StackPaths, product: str, has_local_jobs:
             name="triggerer",
             command=(*airflow, "triggerer", "--skip-serve-logs"),
             needs_database=True,
+            starts_work=True,
             stop_signal=signal.SIGINT,
         ),
         *([warm] if has_local_jobs else []),

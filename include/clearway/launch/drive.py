@@ -24,7 +24,7 @@ from clearway.launch.replay import Loop, Played, batch_ids, is_enough
 from clearway.launch.run_view import RunView
 from clearway.launch.sabotage import Defect
 from clearway.launch.served import measure_served
-from clearway.launch.stack import connected, running_stack
+from clearway.launch.stack import check_serves, connected, running_stack
 from clearway.launch.state import StackState
 from clearway.launch.summary import summarise_stack
 from clearway.product import LoadedProduct
@@ -42,6 +42,7 @@ class Driver:
         self.loop = Loop(self.api, product.name, on_tasks=view.tasks)
 
     def __enter__(self) -> "Driver":
+        check_serves(self.state, self.product.name)
         check_fits(self.product.spec.resources, self.env.devices.classes)
         self._wait_for_dags()
         return self
@@ -93,7 +94,7 @@ class Driver:
     def check_serving(self) -> None:
         """The live endpoint gives all traffic to the champion on record. Raises: JobFailed otherwise."""
         champion = open_release_store(self.env).read(self.product.name)[0].champion
-        weights = open_endpoint(self.env).state().weights_pct
+        weights = open_endpoint(self.env, product=self.product.name).state().weights_pct
         if champion is None or weights != {champion.digest: ALL_TRAFFIC_PCT}:
             raise JobFailed(
                 f"live traffic is {weights}, but the champion on record is {champion.digest if champion else None}; "
@@ -131,7 +132,7 @@ class Driver:
             "stack": summarise_stack(state, is_new=False),
         }
         if document.champion is not None:
-            result |= to_jsonable(try_example(self.env, document.champion))
+            result |= to_jsonable(try_example(self.env, self.product.name, document.champion))
         return result
 
 

@@ -9,9 +9,8 @@ import httpx
 from clearway.infra.clock import parse_instant
 from clearway.infra.jobs.local import JOBS
 from clearway.infra.jobs.start import is_listening
-from clearway.launch.components import AIRFLOW_PARTS
-from clearway.launch.ports import LOOPBACK, Ports
-from clearway.launch.state import Health
+from clearway.launch.components import AIRFLOW_PARTS, ENDPOINT
+from clearway.launch.state import Health, StackState
 
 PROBE_TIMEOUT_S = 3.0
 # Airflow's answer says `metadatabase` and uses underscores; the API server is healthy when it answers at all.
@@ -26,12 +25,14 @@ class Reading:
     detail: str = ""
 
 
-def read_health(client: httpx.Client, *, ports: Ports, home: Path, started_s: dict[str, float]) -> dict[str, Reading]:
+def read_health(
+    client: httpx.Client, state: StackState, *, home: Path, started_s: dict[str, float]
+) -> dict[str, Reading]:
     """Health by component. `started_s`: start of each process (Unix); older heartbeats belong to a predecessor."""
-    answer = _get_json(client, f"http://{LOOPBACK}:{ports.airflow}/api/v2/monitor/health")
+    answer = _get_json(client, f"{state.airflow_url}/api/v2/monitor/health")
     readings = airflow_readings(answer, started_s=started_s)
-    readings["mlflow"] = _mlflow(client, ports.mlflow)
-    readings["endpoint"] = _endpoint(client, ports.endpoint)
+    readings["mlflow"] = _mlflow(client, state.mlflow_url)
+    readings |= {f"{ENDPOINT}{product}": _endpoint(client, url) for product, url in state.endpoint_urls.items()}
     readings["callers"] = Reading(health=Health.HEALTHY, detail="ask while a canary runs")  # the process lives: enough
     readings["warm-worker"] = _warm_worker(home)
     return readings
@@ -60,13 +61,13 @@ def _warm_worker(home: Path) -> Reading:
     return Reading(health=Health.STARTING, detail="loads libraries; jobs start without it")
 
 
-def _mlflow(client: httpx.Client, port: int) -> Reading:
-    status = _get_status(client, f"http://{LOOPBACK}:{port}/health")
+def _mlflow(client: httpx.Client, url: str) -> Reading:
+    status = _get_status(client, f"{url}/health")
     return Reading(health=Health.HEALTHY if status == httpx.codes.OK else Health.STARTING)
 
 
-def _endpoint(client: httpx.Client, port: int) -> Reading:
-    status = _get_status(client, f"http://{LOOPBACK}:{port}/ping")
+def _endpoint(client: httpx.Client, url: str) -> Reading:
+    status = _get_status(client, f"{url}/ping")
     if status == httpx.codes.OK:
         return Reading(health=Health.HEALTHY, detail="serving")
     if status == httpx.codes.SERVICE_UNAVAILABLE:

@@ -1,8 +1,9 @@
 """Which loopback ports the stack takes, and what happens when they are taken."""
 
 import dataclasses
+import itertools
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from clearway.contracts.errors import ConfigError
@@ -15,11 +16,16 @@ MAX_PORT = 65535
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
-    """TCP ports on 127.0.0.1: `airflow` (UI and REST), `mlflow` (UI), `endpoint` (model server)."""
+    """TCP ports on 127.0.0.1: `airflow` (UI and REST), `mlflow` (UI), `endpoint` (first model server)."""
 
     airflow: int = 8080
     mlflow: int = 5000
     endpoint: int = 8890
+
+
+def url_at(port: int) -> str:
+    """Base URL of what listens there."""
+    return f"http://{LOOPBACK}:{port}"
 
 
 def is_free(port: int) -> bool:
@@ -51,3 +57,22 @@ def choose_ports(wanted: Ports, *, is_free: Callable[[int], bool] = is_free) -> 
             notes.append(f"port {port} for {name} is taken by another program; using {found} instead")
         chosen[name] = found
     return Ports(**chosen), tuple(notes)
+
+
+def endpoint_ports(
+    products: Sequence[str], ports: Ports, *, is_free: Callable[[int], bool] = is_free
+) -> dict[str, int]:
+    """Product → port of its model server: `ports.endpoint` for the first, the next free ones above for the others.
+
+    Raises: ConfigError if nothing is free within SEARCH_SPAN of it.
+    """
+    taken = set(dataclasses.asdict(ports).values())
+    above = range(ports.endpoint + 1, min(ports.endpoint + 1 + SEARCH_SPAN, MAX_PORT + 1))
+    free = (port for port in above if port not in taken and is_free(port))
+    found = dict(zip(products, itertools.chain([ports.endpoint], free), strict=False))
+    if len(found) < len(products):
+        raise ConfigError(
+            f"no free port for the model server of {products[len(found)]} in {above.start} to {above.stop - 1}; pass "
+            "--endpoint-port"
+        )
+    return found

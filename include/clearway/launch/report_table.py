@@ -150,7 +150,7 @@ def where_to_look(result: dict[str, Any]) -> list[str]:
     """Addresses, and a request that can be copied."""
     stack = result["stack"]
     lines = ["Where to look", f"  Airflow UI     {stack['airflow']}", f"  MLflow UI      {stack['mlflow']}"]
-    lines.append(f"  endpoint docs  {stack['endpoint_docs']}")
+    lines += [f"  endpoint docs  {url}/docs  ({product})" for product, url in stack["endpoints"].items()]
     if result.get("curl"):
         lines.append(f"  ask the model  {result['curl']}")
     return [*lines, "The stack keeps running in the background; `make stop` ends it."]

@@ -5,23 +5,25 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import monotonic, sleep
 
 import psutil
 
-from clearway.contracts.errors import Unavailable
+from clearway.contracts.errors import ConfigError, Unavailable
 from clearway.infra.clock import SystemClock
-from clearway.infra.environment import Endpoint, Environment, Tracking, project_root
+from clearway.infra.environment import Environment, Tracking, project_root
+from clearway.infra.release_store import open_release_store
 from clearway.launch import process
 from clearway.launch.airflow_env import STACK_MARK, airflow_env
 from clearway.launch.components import components
 from clearway.launch.paths import StackPaths
-from clearway.launch.ports import Ports, choose_ports
+from clearway.launch.ports import Ports, choose_ports, endpoint_ports
 from clearway.launch.secret_keys import load_secret_keys
 from clearway.launch.state import Phase, StackState, forget_state, is_running, load_state, supervisor_lock
 from clearway.launch.supervisor import Supervisor
+from clearway.product_yaml import list_products
 
 logger = logging.getLogger("clearway.launch")
 
@@ -37,7 +39,7 @@ OnChange = Callable[[StackState], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackWish:
-    """How a stack should be started: the product its endpoint serves, and the ports tried first."""
+    """How a stack should be started: a product that it has to serve, and the ports tried first."""
 
     product: str
     ports: Ports = field(default_factory=Ports)
@@ -50,7 +52,7 @@ def stack_paths(env: Environment) -> StackPaths:
 
 def connected(env: Environment, state: StackState) -> Environment:
     """The environment with the addresses that the running stack really took."""
-    endpoint = Endpoint(**{**env.endpoint.model_dump(), "url": state.endpoint_url})
+    endpoint = env.endpoint.model_copy(update={"urls": env.endpoint.urls | state.endpoint_urls})
     return env.model_copy(update={"endpoint": endpoint, "tracking": Tracking(uri=state.mlflow_url)})
 
 
@@ -84,12 +86,15 @@ def supervise(env: Environment, wish: StackWish, *, on_change: OnChange) -> int 
         ports, notes = choose_ports(wish.ports)
         for note in notes:
             logger.warning("%s", note)
-        variables = _child_variables(paths, ports)
-        wanted = components(ports=ports, paths=paths, product=wish.product, has_local_jobs=env.jobs.kind == "local")
+        endpoints = endpoint_ports(served_products(env, wish.product), ports)
+        variables = _child_variables(paths, ports, endpoints)
+        has_local_jobs = env.jobs.kind == "local"
+        wanted = components(ports=ports, paths=paths, endpoints=endpoints, has_local_jobs=has_local_jobs)
         supervisor = Supervisor(
             wanted,
             paths=paths,
             ports=ports,
+            endpoints=endpoints,
             env=variables,
             notes=notes,
             clock=SystemClock(),
@@ -98,14 +103,35 @@ def supervise(env: Environment, wish: StackWish, *, on_change: OnChange) -> int 
         return supervisor.run()
 
 
-def _child_variables(paths: StackPaths, ports: Ports) -> dict[str, str]:
-    ours = airflow_env(ports=ports, paths=paths, keys=load_secret_keys(paths.keys))
+def served_products(env: Environment, first: str) -> tuple[str, ...]:
+    """Products that get a model server: the one asked for, and all that have a champion. None with SageMaker's."""
+    if env.endpoint.kind == "sagemaker":
+        return ()
+    store = open_release_store(env)
+    others = (name for name in list_products(env.products) if name != first)
+    return (first, *(name for name in others if store.read(name)[0].champion is not None))
+
+
+def check_serves(state: StackState, product: str) -> None:
+    """Raises: ConfigError if this stack has model servers, and none for this product."""
+    if state.endpoints and product not in state.endpoints:
+        raise ConfigError(
+            f"the running stack serves {', '.join(state.endpoints)}, not {product}; run `make stop`, then this again: "
+            "the new stack serves it, and all that had a champion"
+        )
+
+
+def _child_variables(paths: StackPaths, ports: Ports, endpoints: Mapping[str, int]) -> dict[str, str]:
+    ours = airflow_env(ports=ports, paths=paths, keys=load_secret_keys(paths.keys), endpoints=endpoints)
     inherited = os.environ.get("PYTHONPATH", "")
     return os.environ | ours | {"PYTHONPATH": ":".join(filter(None, (ours["PYTHONPATH"], inherited)))}
 
 
 def ensure_stack(env: Environment, wish: StackWish, *, on_change: OnChange) -> tuple[StackState, bool]:
-    """The ready stack and whether this call started it. Raises: Unavailable if it does not become healthy."""
+    """The ready stack and whether this call started it.
+
+    Raises: Unavailable if it does not become healthy; ConfigError if one runs that does not serve the product.
+    """
     paths = stack_paths(env)
     paths.make()
     child = None if is_running(paths) else _spawn_supervisor(env, wish, paths)
@@ -115,6 +141,7 @@ def ensure_stack(env: Environment, wish: StackWish, *, on_change: OnChange) -> t
         if child is not None:
             _call_off(env, child, paths, on_change=on_change)
         raise
+    check_serves(state, wish.product)
     return state, child is not None and state.supervisor_pid == child.pid
 
 

@@ -14,7 +14,7 @@ from typing import IO
 from clearway.contracts.codec import from_jsonable, to_jsonable
 from clearway.contracts.errors import ConfigError
 from clearway.launch.paths import StackPaths
-from clearway.launch.ports import LOOPBACK, Ports
+from clearway.launch.ports import Ports, url_at
 
 # Whoever asks whether a stack runs holds the lock for some microseconds; that must not look like a supervisor.
 LOCK_ATTEMPTS, LOCK_PAUSE_S = 5, 0.02
@@ -64,6 +64,7 @@ class StackState:
     supervisor_created_s: float
     phase: Phase
     ports: Ports
+    endpoints: dict[str, int]
     started_s: float
     ready_after_s: float = 0.0
     memory_bytes: int = 0
@@ -73,15 +74,16 @@ class StackState:
 
     @property
     def airflow_url(self) -> str:
-        return f"http://{LOOPBACK}:{self.ports.airflow}"
+        return url_at(self.ports.airflow)
 
     @property
     def mlflow_url(self) -> str:
-        return f"http://{LOOPBACK}:{self.ports.mlflow}"
+        return url_at(self.ports.mlflow)
 
     @property
-    def endpoint_url(self) -> str:
-        return f"http://{LOOPBACK}:{self.ports.endpoint}"
+    def endpoint_urls(self) -> dict[str, str]:
+        """Product → base URL of its model server."""
+        return {product: url_at(port) for product, port in self.endpoints.items()}
 
 
 def save_state(paths: StackPaths, state: StackState) -> None:

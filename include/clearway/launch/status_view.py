@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from clearway.launch.components import ENDPOINT
 from clearway.launch.state import ComponentState, Health, StackState
 
 _STYLE = {
@@ -69,7 +70,8 @@ def status_table(state: StackState) -> Table:
     table = Table(box=None, pad_edge=False)
     for heading in ("component", "health", "pid", "where"):
         table.add_column(heading, no_wrap=True)
-    where = {"api-server": state.airflow_url, "mlflow": state.mlflow_url, "endpoint": f"{state.endpoint_url}/docs"}
+    where = {"api-server": state.airflow_url, "mlflow": state.mlflow_url}
+    where |= {f"{ENDPOINT}{product}": f"{url}/docs" for product, url in state.endpoint_urls.items()}
     for part in state.components:
         health = f"[{_STYLE[part.health]}]{part.health}[/] {part.detail}"
         table.add_row(part.name, health, str(part.pid or ""), where.get(part.name, ""))

@@ -18,8 +18,7 @@ def summarise_stack(state: StackState, *, is_new: bool | None) -> dict[str, Any]
         "ready_after_s": state.ready_after_s,
         "airflow": state.airflow_url,
         "mlflow": state.mlflow_url,
-        "endpoint": state.endpoint_url,
-        "endpoint_docs": f"{state.endpoint_url}/docs",
+        "endpoints": state.endpoint_urls,
         "memory_mib": round(state.memory_bytes / MIB),
         "peak_memory_mib": round(state.peak_memory_bytes / MIB),
         "components": to_jsonable(state.components),
@@ -38,6 +37,6 @@ def render_stack(result: dict[str, Any]) -> str:
     else:
         head = f"A stack is already running (supervisor {result['supervisor_pid']}, {result['phase']}); using it."
     lines = [head, f"  Airflow         {result['airflow']}", f"  MLflow          {result['mlflow']}"]
-    lines.append(f"  Endpoint docs   {result['endpoint_docs']}")
+    lines += [f"  Endpoint docs   {url}/docs  ({product})" for product, url in result["endpoints"].items()]
     lines.append(f"  Memory          {result['memory_mib']} MiB now, {result['peak_memory_mib']} MiB peak")
     return "\n".join(lines)

@@ -13,7 +13,7 @@ import httpx
 
 from clearway.infra.clock import Clock
 from clearway.launch import process
-from clearway.launch.components import STOP_ORDER, Component
+from clearway.launch.components import Component
 from clearway.launch.database import is_migrated, mark_migrated, migrate_command
 from clearway.launch.health import PROBE_TIMEOUT_S, Reading, read_health
 from clearway.launch.memory import pss_bytes
@@ -68,6 +68,7 @@ class Supervisor:
         *,
         paths: StackPaths,
         ports: Ports,
+        endpoints: Mapping[str, int],
         env: Mapping[str, str],
         notes: tuple[str, ...],
         clock: Clock,
@@ -85,6 +86,7 @@ class Supervisor:
             supervisor_created_s=process.created_s(os.getpid()),
             phase=Phase.STARTING,
             ports=ports,
+            endpoints=dict(endpoints),
             started_s=clock.now_s(),
             notes=notes,
         )
@@ -179,7 +181,7 @@ class Supervisor:
             return
         is_ready = self._state.phase is Phase.READY
         started_s = {c.component.name: c.created_s for c in self._children}
-        readings = read_health(client, ports=self._state.ports, home=self._paths.home, started_s=started_s)
+        readings = read_health(client, self._state, home=self._paths.home, started_s=started_s)
         for child in self._children:
             if child.is_alive:
                 reading = readings[child.component.name]
@@ -211,12 +213,12 @@ class Supervisor:
 
     def _stop_all(self) -> None:
         self._write(replace(self._state, phase=Phase.STOPPING))
-        by_name = {c.component.name: c for c in self._children}
         if self._migration is not None:
             process.kill_group(self._migration.pid)
         # Two waves: whoever starts work first, whoever answers requests after.
-        for wave in (STOP_ORDER[:4], STOP_ORDER[4:]):
-            alive = [by_name[n] for n in wave if n in by_name and by_name[n].popen is not None]
+        for starts_work in (True, False):
+            wave = [c for c in self._children if c.component.starts_work is starts_work]
+            alive = [child for child in wave if child.popen is not None]
             for child in alive:
                 if child.is_alive and child.popen is not None:
                     child.popen.send_signal(child.component.stop_signal)

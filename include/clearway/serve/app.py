@@ -41,7 +41,7 @@ from clearway.serve.local_copy import is_token
 from clearway.serve.mirror import Mirroring
 from clearway.serve.outcomes import Outcomes, read_outcomes
 from clearway.serve.prediction_log import Entry, PredictionLog
-from clearway.serve.refusal import Refusal
+from clearway.serve.refusal import MAX_SHOWN, Refusal
 from clearway.serve.trace import trace_id, traced
 from clearway.serve.traffic import ALL_PCT, sticky_point
 from clearway.serve.versions import Serving, Version, Versions
@@ -334,7 +334,18 @@ class ModelServer:
             refusal = Refusal(401, "unauthorized", "admin calls need the bearer token of the server's token file")
             await send_refusal(send, refusal, [(b"www-authenticate", b"Bearer")])
             return
+        if is_admin and (asked := headers.get(b"x-clearway-product", self._model.encode())) != self._model.encode():
+            await send_refusal(send, self._misdirected(asked.decode("latin-1")))
+            return
         await self._page(scope, headers, receive, send)
+
+    def _misdirected(self, asked: str) -> Refusal:
+        """To whoever takes this server for another product's, whose traffic would move here."""
+        text = (
+            f"this server serves {self._model}, and {asked[:MAX_SHOWN]} was meant; start one for it (`make run`, or "
+            "clearway.serve, with its name), or say where it is: CLEARWAY__ENDPOINT__URLS__<PRODUCT>"
+        )
+        return Refusal(421, "other_product", text)
 
     async def _page(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
         limits = self.limits

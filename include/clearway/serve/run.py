@@ -36,7 +36,12 @@ def run(inputs: Inputs, *, product: "LoadedProduct", env: "Environment") -> Outp
     sending = sending_for(product, env)
     table = _read_batch(inputs, storage, layout, sending.columns)
     return score_batch(
-        table, sending, batch_id=inputs.batch_id, endpoint=open_endpoint(env), storage=storage, layout=layout
+        table,
+        sending,
+        batch_id=inputs.batch_id,
+        endpoint=open_endpoint(env, product=product.name),
+        storage=storage,
+        layout=layout,
     )
 
 

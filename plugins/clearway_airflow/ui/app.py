@@ -1,7 +1,8 @@
 """Routes of the pages. Each demands the right to read the DAG it speaks of; no address comes from the browser."""
 
 from collections.abc import Mapping
-from functools import lru_cache
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlsplit
@@ -15,7 +16,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import BaseModel, Field
 from starlette.status import HTTP_303_SEE_OTHER, HTTP_403_FORBIDDEN, HTTP_404_NOT_FOUND, HTTP_409_CONFLICT
 
-from clearway.contracts.errors import ClearwayError, Unavailable
+from clearway.contracts.errors import ClearwayError, ConfigError, Unavailable
 from clearway.contracts.rollout import Order, OrderKind
 from clearway.deploy.history import past_names, read_endings, read_rollout, release_of
 from clearway.deploy.orders import give_order
@@ -78,13 +79,17 @@ class OrderForm(BaseModel):
 def serving(_: MayReadRuns, page: Annotated[int, Query(ge=1, le=10_000)] = 1) -> Response:
     """What serves now, per product."""
     env = Environment.load()
-    store, weights, titles = open_release_store(env), _weights(env), _titles(env)
+    store, titles = open_release_store(env), _titles(env)
     names = sorted(titles)[(page - 1) * PRODUCTS_PER_PAGE :]
-    standings = [
-        Standing(title=titles[name], document=store.read(name)[0], weights_pct=weights)
-        for name in names[:PRODUCTS_PER_PAGE]
-    ]
-    next_page = f"{PREFIX}/serving?page={page + 1}" if len(names) > PRODUCTS_PER_PAGE else ""
+    shown = names[:PRODUCTS_PER_PAGE]
+    with ThreadPoolExecutor(max_workers=PRODUCTS_PER_PAGE) as pool:
+        weights = pool.map(partial(_weights, env), shown)
+        documents = [store.read(name)[0] for name in shown]
+        standings = [
+            Standing(title=titles[name], document=document, weights_pct=weights_pct)
+            for name, document, weights_pct in zip(shown, documents, weights, strict=True)
+        ]
+    next_page = f"{PREFIX}/serving?page={page + 1}" if len(names) > len(shown) else ""
     html = standings_page(standings, base=f"{PREFIX}/rollouts", past=f"{PREFIX}/releases", next_page=next_page)
     return HTMLResponse(html, headers=PAGE_HEADERS)
 
@@ -219,11 +224,12 @@ def _product_of(dag_id: str) -> str:
     return product
 
 
-def _weights(env: Environment) -> Mapping[str, float] | None:
+def _weights(env: Environment, product: str) -> Mapping[str, float] | None:
+    """None where its endpoint does not answer, and where another product's does."""
     endpoint = env.endpoint.model_copy(update={"timeout_s": min(env.endpoint.timeout_s, STATE_TIMEOUT_S)})
     try:
-        return open_endpoint(env.model_copy(update={"endpoint": endpoint})).state().weights_pct
-    except Unavailable:
+        return open_endpoint(env.model_copy(update={"endpoint": endpoint}), product=product).state().weights_pct
+    except (Unavailable, ConfigError):
         return None
 
 

@@ -13,7 +13,7 @@ from clearway.infra.endpoint import Mirror, check_strategies, open_endpoint
 from clearway.infra.storage import join, open_storage
 from sagemaker_account import Fate
 from sagemaker_kit import NAME, at_sagemaker, hurry, opened_account
-from serving_kit import ROW, make_package
+from serving_kit import PRODUCT, ROW, make_package
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +75,7 @@ def test_all_that_a_release_makes_carries_its_tags(cloud, account):
 
     client("sagemaker").meta.events.register("provide-client-params", note)
     named = tagged(cloud, team="ops", product="flights", release="manual-1", stage="deploy")
-    load(open_sagemaker(named, clock=account.clock), make_package(cloud, 0.1))
+    load(open_sagemaker(named, product=PRODUCT, clock=account.clock), make_package(cloud, 0.1))
     tags = {
         "clearway:team": "ops",
         "clearway:product": "flights",
@@ -89,7 +89,7 @@ def test_all_that_a_release_makes_carries_its_tags(cloud, account):
 
 def test_another_image_is_another_model(cloud, account, endpoint, served):
     changed = cloud.sagemaker.model_copy(update={"image": cloud.sagemaker.image.replace(":1", ":2")})
-    newer = open_sagemaker(cloud.model_copy(update={"sagemaker": changed}), clock=account.clock)
+    newer = open_sagemaker(cloud.model_copy(update={"sagemaker": changed}), product=PRODUCT, clock=account.clock)
     load(newer, make_package(cloud, 0.2), epoch=2)
     images = {m["PrimaryContainer"]["Image"] for m in account.models.values()}
     assert len(images) == 2
@@ -137,7 +137,7 @@ def test_an_update_that_never_ends_is_unavailable_in_time_and_found_again(cloud,
     assert account.clock.now_s() - began_s < 700
     account.endpoints[NAME].done_s = account.clock.now_s() + 10
     updates = [name for name, _ in account.asked].count("UpdateEndpoint")
-    load(open_sagemaker(cloud, clock=account.clock), other)
+    load(open_sagemaker(cloud, product=PRODUCT, clock=account.clock), other)
     assert [name for name, _ in account.asked].count("UpdateEndpoint") == updates
     assert set(endpoint.state().loaded) == {served.digest, other.digest}
 
@@ -187,21 +187,21 @@ def test_strategies_that_cannot_run_there_are_refused_before_anything_moves(env,
     check_strategies(env, chain)
 
 
-@pytest.mark.parametrize("name", ["endpoint", "image", "role"])
+@pytest.mark.parametrize("name", ["image", "role"])
 def test_a_setting_that_is_missing_is_named(cloud, name):
     changed = cloud.sagemaker.model_copy(update={name: ""})
     with pytest.raises(ConfigError, match=f"sagemaker.{name}"):
-        open_endpoint(cloud.model_copy(update={"sagemaker": changed}))
+        open_endpoint(cloud.model_copy(update={"sagemaker": changed}), product=PRODUCT)
 
 
 def test_a_lease_shorter_than_an_update_is_refused(cloud):
     store = cloud.release_store.model_copy(update={"lease_ttl_s": 600.0})
     with pytest.raises(ConfigError, match="give the lease more"):
-        open_endpoint(cloud.model_copy(update={"release_store": store}))
+        open_endpoint(cloud.model_copy(update={"release_store": store}), product=PRODUCT)
 
 
 def test_a_package_from_elsewhere_is_refused(endpoint):
-    with pytest.raises(ConfigError, match="not one of this store"):
+    with pytest.raises(ConfigError, match="not one of flights in this store"):
         endpoint.load(uri="s3://elsewhere/flights/models/x", digest="1" * 64, epoch=1)
 
 

@@ -31,7 +31,8 @@ def test_an_answer_that_breaks_off_leaves_no_socket_open(tmp_path, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = Thread(target=break_off, args=(listener,))
         server.start()
-        endpoint = LocalEndpoint(f"http://127.0.0.1:{listener.getsockname()[1]}", token_file=token, timeout_s=60)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        endpoint = LocalEndpoint(url, product="flights", token_file=token, timeout_s=60)
         with pytest.raises(Unavailable, match="does not answer") as caught:
             endpoint.state()
         server.join()

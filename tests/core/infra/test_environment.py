@@ -110,3 +110,15 @@ def test_an_environment_cannot_be_changed(env: Environment) -> None:
 def test_the_fixture_stays_in_its_own_folder(env: Environment, tmp_path: Path) -> None:
     assert env.home.is_relative_to(tmp_path)
     assert env.store_root.startswith(tmp_path.as_uri())
+
+
+def test_each_product_has_an_address_of_its_own() -> None:
+    endpoint = Environment.load(
+        {"CLEARWAY__ENDPOINT__URL": "http://{product}.models:8890", "CLEARWAY__ENDPOINT__URLS__RAIN": "http://here:1"}
+    ).endpoint
+    assert endpoint.url_of("api_docs") == "http://api_docs.models:8890"
+    assert endpoint.url_of("rain") == "http://here:1"
+
+
+def test_a_products_sagemaker_endpoint_is_named_after_it() -> None:
+    assert Environment.load({}).sagemaker.of("api_docs").endpoint == "clearway-api-docs"

@@ -13,7 +13,8 @@ KEYS = SecretKeys(jwt="j" * 86, api="a", fernet="f")
 
 
 def variables(**ports: int) -> dict[str, str]:
-    return airflow_env(ports=Ports(**ports), paths=PATHS, keys=KEYS)
+    found = Ports(**ports)
+    return airflow_env(ports=found, paths=PATHS, keys=KEYS, endpoints={"flights": found.endpoint, "my_rain": 18123})
 
 
 def test_everyone_is_admin_only_behind_loopback() -> None:
@@ -21,7 +22,7 @@ def test_everyone_is_admin_only_behind_loopback() -> None:
     assert found["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS"] == "True"
     assert found["AIRFLOW__API__HOST"] == "127.0.0.1"
     urls = [value for value in found.values() if "http" in value]
-    assert len(urls) == 4
+    assert len(urls) == 5
     assert all(url.startswith("http://127.0.0.1:") for url in urls)
 
 
@@ -31,13 +32,14 @@ def test_every_address_follows_the_port_that_was_taken() -> None:
     assert found["AIRFLOW__API__BASE_URL"] == "http://127.0.0.1:18123"
     assert found["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == "http://127.0.0.1:18123/execution/"
     assert found["CLEARWAY__TRACKING__URI"] == "http://127.0.0.1:15001"
-    assert found["CLEARWAY__ENDPOINT__URL"] == "http://127.0.0.1:18999"
+    assert found["CLEARWAY__ENDPOINT__URLS__FLIGHTS"] == "http://127.0.0.1:18999"
 
 
 def test_the_core_reads_the_same_home_and_addresses() -> None:
     env = Environment.load({k: v for k, v in variables(endpoint=18999).items() if k.startswith("CLEARWAY")})
     assert env.home == PATHS.home
-    assert env.endpoint.url == "http://127.0.0.1:18999"
+    assert env.endpoint.url_of("flights") == "http://127.0.0.1:18999"
+    assert env.endpoint.url_of("my_rain") == "http://127.0.0.1:18123"
 
 
 def test_nothing_reports_home() -> None:

@@ -10,7 +10,7 @@ from clearway.contracts.release_document import Phase, ReleaseDocument, Version
 from clearway.contracts.rollout import PlanStep, Rollout
 from clearway.infra.release_store import open_release_store
 from clearway.launch import callers
-from clearway.launch.callers import Callers, are_wanted
+from clearway.launch.callers import Callers, are_wanted, ask_all
 from serving_kit import PRODUCT, client_of, environment_at, free_port, make_package, running_server
 
 ONE = Version(uri="file:///m/one", digest="1" * 64, release_id="r1")
@@ -42,12 +42,14 @@ def test_they_ask_the_live_server_and_are_counted(env, monkeypatch) -> None:
     store, endpoint = open_release_store(local), client_of(local)
     crowd = Callers(store, endpoint, url=local.endpoint.url, product=PRODUCT)
     store.swap(canary(*versions), expected_version=0)
-    assert crowd.run(should_stop=iter([False, True])) == 0  # nothing answers yet
+    assert ask_all([crowd], should_stop=iter([False, True])) == 0  # nothing answers yet
     with running_server(local):
         for ref in (one, two):
             endpoint.load(uri=ref.uri, digest=ref.digest, epoch=1)
         endpoint.set_weights({two.digest: 50.0, one.digest: 50.0}, epoch=1)
-        assert crowd.run(should_stop=itertools.chain([False] * 2, [True])) == 2 * int(callers.REQUESTS_PER_S * 0.2)
+        assert ask_all([crowd], should_stop=itertools.chain([False] * 2, [True])) == 2 * int(
+            callers.REQUESTS_PER_S * 0.2
+        )
         counted = [endpoint.observe(epoch=1).arms[ref.digest].num_requests for ref in (one, two)]
     assert sum(counted) == 120
     assert min(counted) > 20

@@ -8,10 +8,18 @@ import pytest
 
 from clearway.launch.health import airflow_readings, read_health
 from clearway.launch.ports import Ports
-from clearway.launch.state import Health
+from clearway.launch.state import Health, Phase, StackState
 
 BEAT = "2026-01-01T12:00:00.000000+00:00"
 BEAT_S = 1767268800.0
+STATE = StackState(
+    supervisor_pid=1,
+    supervisor_created_s=0.0,
+    phase=Phase.STARTING,
+    ports=Ports(),
+    endpoints={"flights": Ports().endpoint},
+    started_s=0.0,
+)
 
 
 def document(**changes: Any) -> dict[str, Any]:
@@ -61,8 +69,8 @@ def test_an_endpoint_without_a_model_is_alive(ping: int, health: Health, detail:
         return httpx.Response(ping if request.url.path == "/ping" else 200, json=document())
 
     with httpx.Client(transport=httpx.MockTransport(answer)) as client:
-        found = read_health(client, ports=Ports(), home=tmp_path, started_s={})
-    assert (found["endpoint"].health, found["endpoint"].detail) == (health, detail)
+        found = read_health(client, STATE, home=tmp_path, started_s={})
+    assert (found["endpoint-flights"].health, found["endpoint-flights"].detail) == (health, detail)
     assert found["mlflow"].health is Health.HEALTHY
 
 
@@ -71,5 +79,5 @@ def test_nothing_listening_is_no_error(tmp_path: Path) -> None:
         raise httpx.ConnectError("refused", request=request)
 
     with httpx.Client(transport=httpx.MockTransport(refuse)) as client:
-        found = read_health(client, ports=Ports(), home=tmp_path, started_s={})
+        found = read_health(client, STATE, home=tmp_path, started_s={})
     assert {r.health for name, r in found.items() if name != "callers"} == {Health.STARTING}  # callers listen nowhere

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clearway.contracts.errors import ConfigError
-from clearway.launch.ports import Ports, choose_ports, is_free
+from clearway.launch.ports import Ports, choose_ports, endpoint_ports, is_free
 
 
 def test_free_ports_are_taken_as_wished() -> None:
@@ -32,6 +32,22 @@ def test_chosen_ports_are_free_and_distinct(wanted: int, taken: set[int]) -> Non
 def test_nothing_free_is_refused_with_the_option_to_use() -> None:
     with pytest.raises(ConfigError, match="no free port for airflow in 8080 to 8129; pass --airflow-port"):
         choose_ports(Ports(), is_free=lambda _: False)
+
+
+def test_each_product_has_a_port_that_nothing_else_has() -> None:
+    taken = {8891, 8893}
+    found = endpoint_ports(
+        ["one", "two", "three"], Ports(mlflow=8892, endpoint=8890), is_free=lambda port: port not in taken
+    )
+    assert found == {"one": 8890, "two": 8894, "three": 8895}
+    assert endpoint_ports([], Ports()) == {}
+
+
+def test_a_product_without_a_port_is_named() -> None:
+    with pytest.raises(
+        ConfigError, match="no free port for the model server of two in 8891 to 8940; pass --endpoint-p"
+    ):
+        endpoint_ports(["one", "two"], Ports(), is_free=lambda _: False)
 
 
 @pytest.mark.parametrize("port", [-5, 0, 65536, 99999])

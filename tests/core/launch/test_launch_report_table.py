@@ -82,7 +82,7 @@ def account(*releases: Release, **more: Any) -> dict[str, Any]:
     stack = {
         "airflow": "http://127.0.0.1:8080",
         "mlflow": "http://127.0.0.1:5000",
-        "endpoint_docs": "http://127.0.0.1:8890/docs",
+        "endpoints": {"flights": "http://127.0.0.1:8890"},
         "peak_memory_mib": 2345,
     }
     times = Times(

@@ -33,6 +33,7 @@ STATE = StackState(
     supervisor_created_s=12.5,
     phase=Phase.READY,
     ports=Ports(airflow=8081),
+    endpoints={"flights": 8890},
     started_s=100.0,
     ready_after_s=20.1,
     notes=("port 8080 for airflow is taken by another program; using 8081 instead",),

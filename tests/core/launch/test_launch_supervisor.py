@@ -24,9 +24,10 @@ def on_change(state):
         supervisor.request_stop()
 
 supervisor = Supervisor(
-    [Component(name=name, command=wait) for name in ("endpoint", "mlflow")],
+    [Component(name=name, command=wait) for name in ("endpoint-flights", "mlflow")],
     paths=StackPaths(home=Path(sys.argv[1]), root=Path(sys.argv[1])),
     ports=Ports(airflow=1, mlflow=1, endpoint=1),
+    endpoints={"flights": 1},
     env={},
     notes=(),
     clock=SystemClock(),

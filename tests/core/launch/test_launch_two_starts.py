@@ -36,6 +36,7 @@ def other() -> StackState:
         supervisor_created_s=process.created_s(os.getpid()),
         phase=Phase.STARTING,
         ports=Ports(),
+        endpoints={"flights": 8890},
         started_s=0.0,
     )
 

@@ -77,7 +77,11 @@ def _questions(env: Environment) -> list[_Question]:
             _of_role("role of serving containers", env.sagemaker.role, "SAGEMAKER__ROLE", service="sagemaker"),
         ]
     else:
-        found.append(_of_server("model server", env.endpoint.url, "/healthz", "ENDPOINT__URL"))
+        everyones = {} if "{product}" in env.endpoint.url else {"": env.endpoint.url}
+        found += [
+            _of_server(f"model server {product}".strip(), url, "/healthz", "ENDPOINT__URL")
+            for product, url in (everyones | env.endpoint.urls).items()
+        ]
     return found
 
 

@@ -43,9 +43,9 @@ _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _SERVER_ERROR = 500
 
 
-def open_sagemaker(env: Environment, *, clock: Clock | None = None) -> "SageMakerEndpoint":
-    """The endpoint this environment names. Raises: ConfigError naming the settings that are missing."""
-    settings = env.sagemaker
+def open_sagemaker(env: Environment, *, product: str, clock: Clock | None = None) -> "SageMakerEndpoint":
+    """The endpoint of a product. Raises: ConfigError naming the settings that are missing."""
+    settings = env.sagemaker.of(product)
     absent = [name for name in ("endpoint", "image", "role") if not getattr(settings, name)]
     if absent:
         raise ConfigError(
@@ -62,14 +62,15 @@ def open_sagemaker(env: Environment, *, clock: Clock | None = None) -> "SageMake
             f"{settings.update_timeout_s:g} s (sagemaker.update_timeout_s); give the lease more, or a second driver "
             "would take over while the first one waits"
         )
-    return SageMakerEndpoint(env, clock=clock or SystemClock())
+    named = env.model_copy(update={"sagemaker": settings})
+    return SageMakerEndpoint(named, product=product, clock=clock or SystemClock())
 
 
 class SageMakerEndpoint:
     """One endpoint of one product. What it cannot do as the local one does: docs/decisions/0019."""
 
-    def __init__(self, env: Environment, *, clock: Clock) -> None:
-        settings, self._clock = env.sagemaker, clock
+    def __init__(self, env: Environment, *, product: str, clock: Clock) -> None:
+        settings, self._clock, self._product = env.sagemaker, clock, product
         self._settings, self._storage = settings, open_storage(env.store_root)
         self._root = env.store_root
         home = join(env.store_root, "endpoints", settings.endpoint)
@@ -206,9 +207,19 @@ class SageMakerEndpoint:
         follow within seconds."""
 
     def _changing(self, epoch: int) -> Control:
-        """The newest state, with every older epoch shut out. Raises: StaleWriter."""
-        control = self._log.change(epoch, lambda c: c)
+        """The newest state, with every older epoch shut out. Raises: StaleWriter, ConfigError for another product's."""
+        control = self._log.change(epoch, self._checked)
         self._fleet.on_wait = lambda: self._hear(control)
+        return control
+
+    def _checked(self, control: Control) -> Control:
+        """Two products whose settings name one endpoint would take each other's traffic."""
+        others = {_product_of(version.uri) for version in control.held.values()} - {self._product}
+        if others:
+            raise ConfigError(
+                f"endpoint {self._settings.endpoint} serves {', '.join(sorted(others))}, {self._product} was meant; "
+                f"give each product one: {PREFIX}SAGEMAKER__ENDPOINT=clearway-{{product}}"
+            )
         return control
 
     def _with_room(self, control: Control, live: Live | None, *, uri: str, digest: str) -> Control:
@@ -263,8 +274,10 @@ class SageMakerEndpoint:
     def _check_address(self, uri: str, digest: str) -> None:
         """The container learns its product from the address of its package: <store>/<product>/models/<digest>."""
         parts = uri.removeprefix(self._root).strip("/").split("/")
-        if not uri.startswith(self._root) or len(parts) != 3 or parts[1] != "models" or not _DIGEST.fullmatch(digest):  # noqa: PLR2004
-            raise ConfigError(f"package {uri!r} with digest {digest[:80]!r} is not one of this store, {self._root}")
+        if not uri.startswith(self._root) or parts[:-1] != [self._product, "models"] or not _DIGEST.fullmatch(digest):
+            raise ConfigError(
+                f"package {uri!r} with digest {digest[:80]!r} is not one of {self._product} in this store, {self._root}"
+            )
 
     def _hear(self, control: Control) -> None:
         """A sign of life, written some times per dead-man's time."""
@@ -319,6 +332,11 @@ class SageMakerEndpoint:
                 except botocore.ClientError as error:
                     raise _refusal(error, self._settings.endpoint) or error from error
         raise Unavailable(f"endpoint {self._settings.endpoint} answered {MAX_ATTEMPTS} times in part; try again")
+
+
+def _product_of(uri: str) -> str:
+    """Whose package it is: <store>/<product>/models/<digest>."""
+    return uri.rsplit("/", 3)[-3]
 
 
 def _served(control: Control, live: Live | None) -> list[str]:

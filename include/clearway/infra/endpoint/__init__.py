@@ -158,12 +158,17 @@ def check_strategies(env: Environment, chain: Sequence[str]) -> None:
         )
 
 
-def open_endpoint(env: Environment) -> Endpoint:
-    """The endpoint this environment names. Raises: ConfigError."""
+def open_endpoint(env: Environment, *, product: str) -> Endpoint:
+    """The endpoint of a product. Raises: ConfigError."""
     if env.endpoint.kind == "sagemaker":
         from clearway.infra.aws.endpoint import open_sagemaker  # noqa: PLC0415 - what one machine never needs
 
-        return open_sagemaker(env)
+        return open_sagemaker(env, product=product)
     from clearway.infra.endpoint.local import LocalEndpoint  # noqa: PLC0415 - only jobs talk to an endpoint
 
-    return LocalEndpoint(env.endpoint.url, token_file=env.admin_token_file, timeout_s=env.endpoint.timeout_s)
+    return LocalEndpoint(
+        env.endpoint.url_of(product),
+        product=product,
+        token_file=env.admin_token_file,
+        timeout_s=env.endpoint.timeout_s,
+    )

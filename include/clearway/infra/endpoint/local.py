@@ -12,6 +12,8 @@ from clearway.contracts.errors import ClearwayError, ConfigError, IntegrityError
 from clearway.contracts.observed import Mirrored, Observed
 from clearway.infra.endpoint import DeadMan, LoggedRows, Mirror, TrafficState
 
+# Says whose server is meant: the server of another product refuses an admin call.
+PRODUCT_HEADER = "x-clearway-product"
 PROBE_HEADER = "x-clearway-probe"  # asks for an answer like any caller's that is counted apart and never logged
 # A candidate that reads text may take 80 s to start (clearway.kinds.scorers); a lease of a release lasts two minutes.
 LOAD_TIMEOUT_S = 100.0
@@ -28,15 +30,16 @@ class LocalEndpoint:
 
     Args:
         url: base URL, `http://host:port`.
+        product: whose server it has to be.
         token_file: file with the admin bearer token, read at each admin call.
         timeout_s: longest wait for one answer.
     """
 
-    def __init__(self, url: str, *, token_file: Path, timeout_s: float) -> None:
+    def __init__(self, url: str, *, product: str, token_file: Path, timeout_s: float) -> None:
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ConfigError(f"endpoint url {url!r} is no base URL; allowed: http://host:port")
-        self._url, self._parts = url, parts
+        self._url, self._parts, self._product = url, parts, product
         self._token_file, self._timeout_s = token_file, timeout_s
 
     def load(self, *, uri: str, digest: str, epoch: int) -> None:
@@ -101,7 +104,8 @@ class LocalEndpoint:
             raise Unavailable(
                 f"admin token {self._token_file} does not exist; the model server makes it when it starts"
             ) from error
-        return self._call(method, path, body, {"authorization": f"Bearer {token}"}, timeout_s=timeout_s)
+        headers = {"authorization": f"Bearer {token}", PRODUCT_HEADER: self._product}
+        return self._call(method, path, body, headers, timeout_s=timeout_s)
 
     def _call(self, method: str, path: str, body: Any, headers: dict[str, str], *, timeout_s: float = 0.0) -> Any:
         # NaN has no JSON form; the encoder writes null, which the server reads as missing, as training does.

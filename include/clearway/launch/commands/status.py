@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from clearway.contracts.errors import Unavailable
+from clearway.contracts.errors import ConfigError, Unavailable
 from clearway.contracts.release_document import ReleaseDocument
 from clearway.infra.environment import Environment
 from clearway.infra.release_store import open_release_store
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     document, _ = open_release_store(env).read(args.product)
     result |= {"product": args.product, "release": _desired(document)}
     if state is not None:
-        result |= {"live": _live(env), **_airflow(state, args.product)}
+        result |= {"live": _live(env, args.product), **_airflow(state, args.product)}
     return result
 
 
@@ -69,12 +69,12 @@ def _desired(document: ReleaseDocument) -> dict[str, Any]:
     }
 
 
-def _live(env: Environment) -> dict[str, Any]:
+def _live(env: Environment, product: str) -> dict[str, Any]:
     from clearway.infra.endpoint import open_endpoint  # noqa: PLC0415  (reads the admin token)
 
     try:
-        state = open_endpoint(env).state()
-    except Unavailable as error:
+        state = open_endpoint(env, product=product).state()
+    except (Unavailable, ConfigError) as error:
         return {"error": str(error)}
     return {"weights_pct": state.weights_pct, "loaded": list(state.loaded), "epoch": state.epoch}
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from clearway.infra.environment import Environment
 from clearway.launch.arguments import add_stack_arguments, quiet_clients, stack_wish
-from clearway.launch.stack import ensure_stack, running_stack, supervise
+from clearway.launch.stack import check_serves, ensure_stack, running_stack, supervise
 from clearway.launch.state import StackState
 from clearway.launch.status_view import StatusView
 from clearway.launch.summary import render_stack, summarise_stack
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any] | None:
-    """Start, or find what runs. Raises: ConfigError for a product that is not there."""
+    """Start, or find what runs. Raises: ConfigError for a product that is not there, or not served by what runs."""
     quiet_clients()
     env, wish = Environment.load(), stack_wish(args)
     find_product(env.products, wish.product)
@@ -35,6 +35,8 @@ def run(args: argparse.Namespace) -> dict[str, Any] | None:
         if supervise(env, wish, on_change=announce) is not None:
             return None
     found = running_stack(env)
+    if found:
+        check_serves(found, wish.product)
     return summarise_stack(found, is_new=False) if found else None
 
 
