@@ -64,6 +64,8 @@ def airflow_env(*, ports: Ports, paths: StackPaths, keys: SecretKeys, endpoints:
         "PYTHONUNBUFFERED": "1",
         STACK_MARK: str(paths.home),
         "CLEARWAY__HOME": str(paths.home),
+        # What is asked for another product is refused there, in words.
+        **({"CLEARWAY__ENDPOINT__URL": url_at(ports.endpoint)} if endpoints else {}),
         **{f"CLEARWAY__ENDPOINT__URLS__{product.upper()}": url_at(port) for product, port in endpoints.items()},
         "CLEARWAY__TRACKING__URI": url_at(ports.mlflow),
     }

@@ -22,7 +22,7 @@ def test_everyone_is_admin_only_behind_loopback() -> None:
     assert found["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS"] == "True"
     assert found["AIRFLOW__API__HOST"] == "127.0.0.1"
     urls = [value for value in found.values() if "http" in value]
-    assert len(urls) == 5
+    assert len(urls) == 6
     assert all(url.startswith("http://127.0.0.1:") for url in urls)
 
 
@@ -40,6 +40,7 @@ def test_the_core_reads_the_same_home_and_addresses() -> None:
     assert env.home == PATHS.home
     assert env.endpoint.url_of("flights") == "http://127.0.0.1:18999"
     assert env.endpoint.url_of("my_rain") == "http://127.0.0.1:18123"
+    assert env.endpoint.url_of("tides") == "http://127.0.0.1:18999", "where it is told whose server that is"
 
 
 def test_nothing_reports_home() -> None:
