@@ -92,7 +92,7 @@ class Desk:
 
     def refusal(self, mine: Ask) -> str:
         """Why these slots have to be given back; empty if the job may start."""
-        asks, held, leaving = self._look()
+        asks, held, leaving = self._look(mine)
         others = [h for h in held if h.ask.id != mine.id]  # an earlier try of the same job is gone
         return refusal(mine, asks=asks, held=others, leaving=leaving, rules=self._rules, now_s=self._clock.now_s())
 
@@ -135,14 +135,17 @@ class Desk:
             self._board.ask(dataclasses.replace(held.ask, num_yields=held.ask.num_yields + 1))
         self._board.leave(held.ask.id)
 
-    def _look(self) -> tuple[list[Ask], list[Held], set[str]]:
-        """What truly waits and runs, and which jobs are leaving."""
+    def _look(self, mine: Ask | None = None) -> tuple[list[Ask], list[Held], set[str]]:
+        """What truly waits and runs, and which jobs are leaving. A run that computes, or is about to with `mine`, waits
+        for nothing: it asked ahead for a later stage, which may not keep out the one before it."""
         asks, held = self._board.asks(), []
         for job in self._board.held():
             if self._is_running(job.job_id):
                 held.append(job)
             else:  # whoever made room waits again, even if its own task is slower than this one
                 self.leave(job.job_id, will_return=self._board.is_ordered(job.job_id))
+        busy = {job.ask.task[:2] for job in held} | ({mine.task[:2]} if mine else set())
+        asks = [ask for ask in asks if ask.task[:2] not in busy]
         while asks and not self._is_waiting(first := min(asks, key=rank)):
             LOG.warning("ask %s is withdrawn: no task waits for it any more", first.id)
             self._board.withdraw(first.id)

@@ -88,6 +88,22 @@ def test_an_ask_nobody_stands_behind_is_withdrawn(shared: Environment, clock: Fa
     assert {waiting.product for waiting in board_of(shared).asks()} == {"small"}
 
 
+def test_an_ask_made_ahead_keeps_nobody_out_while_its_own_run_is_not_that_far(
+    shared: Environment, clock: FakeClock
+) -> None:
+    """A stage asks for the next one as it passes, and may have to run again: its worker died before Airflow knew."""
+    desk = Desk(shared, "cpu", clock=clock)
+    asked = want("flights", slots=4, is_preemptible=True)
+    desk.ask("train-flights", asked, task=("flights", "run", "train"))
+    again = desk.ask("tune-flights", asked, task=("flights", "run", "tune"))
+    assert desk.refusal(again) == ""
+    desk.hold(again, "tune-flights.0002")
+    clock.sleep(shared.devices.min_run_s)
+    assert not desk.must_yield("tune-flights.0002")
+    desk.leave("tune-flights.0002")
+    assert "would delay train-flights" in desk.refusal(ask(desk, want("later", slots=4))), "it counts for other runs"
+
+
 def test_a_job_that_died_unseen_holds_nothing(shared: Environment, clock: FakeClock) -> None:
     desk = Desk(shared, "cpu", clock=clock, is_running=lambda job_id: job_id != "train-dead.0001")
     desk.hold(ask(desk, want("dead", slots=4)), "train-dead.0001")
