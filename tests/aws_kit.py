@@ -43,13 +43,14 @@ DROPPED_HEADERS = {"transfer-encoding", "connection", "server", "date"}
 
 
 @contextmanager
-def moto_server(products: Path = PRODUCTS) -> Iterator[str]:
-    """Its address; ended with the block. `products`: what every image holds."""
+def moto_server(products: Path = PRODUCTS, *, seen_as: str = "") -> Iterator[str]:
+    """Its address; ended with the block. `products`: what every image holds; `seen_as`: what its machines take for AWS,
+    if not this server."""
     endpoint = f"http://127.0.0.1:{free_port()}"
     with TemporaryDirectory(prefix="clearway-moto-") as folder:
         script = Path(__file__).with_name("moto_server.py")
         command = [sys.executable, str(script), endpoint.rpartition(":")[2], folder]
-        machine = variables(endpoint) | {"CLEARWAY__PRODUCTS": str(products)}
+        machine = variables(seen_as or endpoint) | {"CLEARWAY__PRODUCTS": str(products)}
         env = {**os.environ, "MACHINE_VARIABLES": json.dumps(machine)}
         server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env)
         try:
@@ -125,7 +126,7 @@ def account(env: Environment, *, stage: Path, services: dict[str, str]) -> Envir
     container = {"image": "clearway", "vcpus": 1, "memory": 512}
     client("batch").register_job_definition(jobDefinitionName=name, type="container", containerProperties=container)
     settings: dict[str, Any] = {
-        "release_store": {"url": f"dynamodb://{make_table()}"},
+        "release_store": {**env.release_store.model_dump(), "url": f"dynamodb://{make_table()}"},
         "storage": {"kind": "s3", "root": f"s3://{bucket}/store"},
         "jobs": {**env.jobs.model_dump(), "kind": "aws"},
         "aws": {

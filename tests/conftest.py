@@ -83,6 +83,7 @@ def aws(moto: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 GROUPS = {
     "tests/integration/test_airflow_loop.py": "airflow",
     "tests/integration/test_airflow_on_aws.py": "airflow",
+    "tests/integration/test_airflow_on_sagemaker.py": "airflow",
     "tests/integration/test_language_release.py": "airflow",
     "tests/integration/test_launch_stack.py": "airflow",
     "tests/integration/test_release_on_aws.py": "aws",

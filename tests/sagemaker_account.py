@@ -33,6 +33,7 @@ from botocore import xform_name
 from clearway.contracts.errors import ClearwayError
 from clearway.infra.clock import Clock
 from clearway.infra.environment import Environment
+from clearway.serve.process import trust_account_key
 from clearway.serve.sagemaker import Container, make_container
 from serving_kit import call_async
 from shape_kit import misfits
@@ -118,6 +119,10 @@ class Account:
         for container in self._containers.values():
             container.server.prediction_log.close()
             container.server.versions.close()
+
+    def knows(self, operation: str) -> bool:
+        """Whether it is a call of endpoints, their figures and their alarms; all others are moto's."""
+        return hasattr(self, f"_{xform_name(operation)}")
 
     def handle(self, operation: str, asked: dict[str, Any]) -> dict[str, Any]:
         """One call of the control plane or of CloudWatch."""
@@ -397,11 +402,14 @@ class Account:
             if digest in self._containers:
                 continue
             home = self.home / f"container-{next(self._numbers)}"
-            if (self.env.home / "keys").exists():
-                shutil.copytree(self.env.home / "keys", home / "keys")
             section = self.env.sagemaker.model_copy(update={"model_uri": given[URI], "model_digest": digest})
+            env = self.env.model_copy(update={"home": home, "sagemaker": section})
             try:
-                container = make_container(self.env.model_copy(update={"home": home, "sagemaker": section}))
+                if self.env.aws.signing_secret:
+                    trust_account_key(env)
+                else:
+                    shutil.copytree(self.env.home / "keys", home / "keys")
+                container = make_container(env)
             except (ClearwayError, OSError) as error:
                 failed = (
                     f"The container for production variant {variant['VariantName']} did not pass the ping health check"

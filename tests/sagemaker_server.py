@@ -55,7 +55,8 @@ def sagemaker_server() -> Iterator[Stage]:
             assert account, "no account is served"
             target, path = self.headers.get("x-amz-target", ""), urlsplit(self.path).path
             service, _, operation = target.partition(".")
-            if service in {"SageMaker", "GraniteServiceVersion20100801"}:  # the second is CloudWatch
+            is_asked = service in {"SageMaker", "GraniteServiceVersion20100801"}  # the second is CloudWatch
+            if is_asked and account.knows(operation):
                 answer = account.handle(operation, json.loads(body))
                 return 200, {"content-type": "application/x-amz-json-1.1"}, json.dumps(answer).encode()
             if path.startswith("/endpoints/"):

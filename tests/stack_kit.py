@@ -17,10 +17,11 @@ from urllib.parse import quote
 import httpx
 import psutil
 
+from aws_kit import account
 from clearway.contracts.release_document import ReleaseDocument
 from clearway.infra.endpoint import TrafficState, open_endpoint
 from clearway.infra.environment import Environment, project_root
-from clearway.infra.jobs.processes import JOB_VARIABLE
+from clearway.infra.jobs.processes import JOB_VARIABLE, environment_variables
 from clearway.infra.release_store import open_release_store
 from clearway.launch.airflow_api import AirflowApi
 
@@ -63,6 +64,12 @@ class Stack:
         """Variables of a command against this stack."""
         return {**clean_environment(), **self.variables}
 
+    @property
+    def env(self) -> Environment:
+        """What this stack's tasks run in, but for keys of their own."""
+        served = {"CLEARWAY__ENDPOINT__URL": self.endpoint_url} if self.endpoint_url else {}
+        return Environment.load(self.variables | served)
+
     @contextmanager
     def guarded(self) -> Iterator[None]:
         """Stopped at the end, also when this process is killed: a shell stops the stack once its input ends unsaid."""
@@ -95,8 +102,7 @@ class Stack:
 
     def traffic(self) -> TrafficState:
         """What the model server says of itself."""
-        variables = {**self.variables, "CLEARWAY__ENDPOINT__URL": self.endpoint_url}
-        return open_endpoint(Environment.load(variables), product=self.product).state()
+        return open_endpoint(self.env, product=self.product).state()
 
     @contextmanager
     def shuffled_labels(self, *, before: str) -> Iterator[None]:
@@ -123,7 +129,7 @@ class Stack:
         found = self.call("GET", f"/dags/{self.product}_{dag}/dagRuns/{run_id}/taskInstances/{task}")
         return found["state"]
 
-    def wait(self, dag: str, run_id: str, *, answer: str = "") -> dict[str, str | None]:
+    def wait(self, dag: str, run_id: str, *, answer: str = "", seconds: float = RUN_TIMEOUT_S) -> dict[str, str | None]:
         """Wait for the end of a run, giving `answer` if a person is asked; returns task → state."""
         dag_id = f"{self.product}_{dag}"
 
@@ -132,7 +138,7 @@ class Stack:
                 self.answer(run_id, answer)
             return self.api.run(dag_id, run_id).has_ended
 
-        until(has_ended, seconds=RUN_TIMEOUT_S, what=f"end of {dag_id} {run_id}")
+        until(has_ended, seconds=seconds, what=f"end of {dag_id} {run_id}")
         return {task.task_id: task.state for task in self.api.tasks(dag_id, run_id)}
 
     def questions(self, run_id: str) -> list[dict[str, Any]]:
@@ -193,6 +199,23 @@ class Stack:
         except psutil.Error:
             return False
         return env.get(JOB_VARIABLE, "").startswith(str(self.home / "jobs" / f"{stage}-"))
+
+
+def cloud_settings(stack: Stack, *, services: dict[str, str], **more: str) -> dict[str, str]:
+    """Variables of an installation on AWS, in a fresh account: as conf/aws.yaml says, but with Sail for the cluster's
+    Spark. `services`: stage → service, where it is not Batch."""
+    asked = {
+        **stack.variables,
+        "CLEARWAY_ENV": "aws",
+        "CLEARWAY__STORAGE__ROOT": "s3://none/yet",
+        "CLEARWAY__SPARK__ENGINE": "sail",
+        "CLEARWAY__JOBS__POLL_S": "0.5",
+        "CLEARWAY__ENDPOINT__ADMIN_TOKEN_FILE": str(stack.home / "serving" / "admin.token"),
+    }
+    stage = project_root() / "include" / "aws" / "clearway_job.py"
+    env = account(Environment.load(asked | more), stage=stage, services=services)
+    assert env.jobs.deferrable, "what is tried is the shipped configuration"
+    return {name: value for name, value in environment_variables(env).items() if value}
 
 
 def is_told_to_end(process: psutil.Process) -> bool:

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 import http_kit
-from aws_kit import account, at_endpoint, moto_server, variables
+from aws_kit import at_endpoint, moto_server, variables
 from clearway.contracts.release_document import Phase
 from clearway.deploy.history import read_rollout
 from clearway.infra.aws.client import client
@@ -23,11 +23,10 @@ from clearway.infra.cost.ledger import Ledger
 from clearway.infra.endpoint import open_endpoint
 from clearway.infra.environment import Environment, project_root
 from clearway.infra.jobs import open_jobs
-from clearway.infra.jobs.processes import environment_variables
 from clearway.infra.layout import Layout
 from clearway.infra.storage import open_storage
 from clearway.release import release_id
-from stack_kit import Stack, started, until
+from stack_kit import Stack, cloud_settings, started, until
 
 pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.airflow, pytest.mark.timeout(1800)]
 PRODUCT = "seattle_rain"
@@ -60,30 +59,10 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with moto_server(products) as endpoint, pytest.MonkeyPatch.context() as patch:
         for _ in at_endpoint(endpoint, patch):
             found = Stack(folder / "home", products=products, product=PRODUCT)
-            found.variables |= variables(endpoint) | settings(found)
+            found.variables |= variables(endpoint) | cloud_settings(found, services=SERVICES)
+            found.variables["CLEARWAY__AWS__TUNING_PARALLEL"] = "2"
             with started(found):
                 yield found
-
-
-def settings(stack: Stack) -> dict[str, str]:
-    """Of an installation on AWS, in a fresh account: as conf/aws.yaml says, but with Sail for the cluster's Spark."""
-    asked = {
-        **stack.variables,
-        "CLEARWAY_ENV": "aws",
-        "CLEARWAY__STORAGE__ROOT": "s3://none/yet",
-        "CLEARWAY__SPARK__ENGINE": "sail",
-        "CLEARWAY__JOBS__POLL_S": "0.5",
-        "CLEARWAY__ENDPOINT__ADMIN_TOKEN_FILE": str(stack.home / "serving" / "admin.token"),
-    }
-    stage = project_root() / "include" / "aws" / "clearway_job.py"
-    env = account(Environment.load(asked), stage=stage, services=SERVICES)
-    assert env.jobs.deferrable, "what is tried is the shipped configuration"
-    told = {name: value for name, value in environment_variables(env).items() if value}
-    return told | {"CLEARWAY__AWS__TUNING_PARALLEL": "2"}
-
-
-def environment_of(stack: Stack) -> Environment:
-    return Environment.load(stack.variables | {"CLEARWAY__ENDPOINT__URL": stack.endpoint_url})
 
 
 def plan(stack: Stack, strategy: str | list[str], *, num_trials: int) -> None:
@@ -100,7 +79,7 @@ def plan(stack: Stack, strategy: str | list[str], *, num_trials: int) -> None:
 def callers_who_report(stack: Stack) -> Iterator[None]:
     """Callers to whom a newer model does better, for an A/B test; the stack's own callers report nothing."""
     champion, done = stack.document().champion, threading.Event()
-    rows = open_endpoint(environment_of(stack), product=PRODUCT).examples(champion.digest) if champion else []
+    rows = open_endpoint(stack.env, product=PRODUCT).examples(champion.digest) if champion else []
 
     def ask() -> None:
         with httpx.Client(base_url=stack.endpoint_url, timeout=60) as http:
@@ -143,7 +122,7 @@ def test_a_release_is_promoted_by(cloud: Stack, strategy: Any, kinds: list[str],
     assert document.champion.digest == trained
     assert document.previous == before
     assert cloud.traffic().weights_pct == {trained: 100.0}
-    env, name = environment_of(cloud), release_id(f"{PRODUCT}_release", run)
+    env, name = cloud.env, release_id(f"{PRODUCT}_release", run)
     rollout = read_rollout(open_storage(env.store_root), Layout(env.store_root, PRODUCT), name)
     assert ([step.kind.value for step in rollout.plan] if rollout else []) == kinds
     assert not rollout or rollout.is_last
