@@ -233,7 +233,8 @@ class SageMaker(Section):
     another configuration, watched by `alarms` (names, separated by blanks); empty = all at once, unwatched.
     `max_count`: instances of a variant at most, as many as keep each at `calls_per_minute`; 0 = always instance_count.
     `shift_pct`: of the instances, first or each time; `bake_s`: between two shifts and at the end. `requests_at_once`:
-    to a container that scores a batch offline. `model_uri`, `model_digest`, `is_offline` (answers are not logged): of a
+    to a container that scores a batch offline. `model_uri`, `model_digest`, `is_offline` (answers are not logged),
+    `is_shadow` (it gets copies of requests), `shadow_columns` (a JSON list: whose values name slices of rows): of a
     container, set for it by whoever starts it.
     """
 
@@ -254,6 +255,8 @@ class SageMaker(Section):
     alarms: str = ""
     requests_at_once: int = pydantic.Field(4, ge=1, le=50)
     is_offline: bool = False
+    is_shadow: bool = False
+    shadow_columns: str = ""
     model_uri: str = ""
     model_digest: str = ""
 

@@ -7,7 +7,8 @@ clearway=probe      an answer like any caller's, counted apart and never logged,
 clearway=examples   rows that the version certainly takes
 clearway=logged     an answer that goes out once its rows are in the store
 
-A transform job starts the same; its requests carry no attributes, and with `sagemaker.is_offline` none is logged.
+A transform job starts the same; its requests carry no attributes, and with `sagemaker.is_offline` none is logged. With
+`sagemaker.is_shadow` it is given copies of callers' requests (`copied.py`).
 """
 
 import argparse
@@ -20,7 +21,8 @@ import msgspec
 
 from clearway.contracts.errors import ClearwayError, ConfigError
 from clearway.infra.environment import Environment
-from clearway.serve.http import Message, Receive, Scope, Send, send_bytes
+from clearway.serve.copied import UNLOGGED, Copied
+from clearway.serve.http import JSON_TYPE, App, Message, Receive, Scope, Send, send_bytes
 from clearway.serve.process import (
     JsonFormatter,
     bound_socket,
@@ -33,15 +35,14 @@ if TYPE_CHECKING:
     from clearway.serve.app import ModelServer
 
 ATTRIBUTES = b"x-amzn-sagemaker-custom-attributes"
-JSON_TYPE = (b"content-type", b"application/json")
 _EPOCH = 1  # of a server whose only version never changes
 
 
 class Container:
-    """The ASGI app: the model server behind SageMaker's contract."""
+    """The ASGI app: the model server behind SageMaker's contract. Args: copied: answers copies of callers' requests."""
 
-    def __init__(self, server: "ModelServer", *, is_offline: bool = False) -> None:
-        self.server, self._is_offline = server, is_offline
+    def __init__(self, server: "ModelServer", *, is_offline: bool = False, copied: App | None = None) -> None:
+        self.server, self._is_offline, self._copied = server, is_offline, copied
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked = b""
@@ -56,6 +57,8 @@ class Container:
             await send_bytes(send, 200, msgspec.json.encode(rows), [JSON_TYPE])
         elif asked == b"clearway=probe":
             await self.server(_unlogged(scope), receive, _marked(send))
+        elif self._copied is not None and scope["type"] == "http" and scope["path"] == "/invocations":
+            await self._copied(scope, receive, send)
         elif self._is_offline and scope["type"] == "http":
             await self.server(_unlogged(scope), receive, send)
         elif asked == b"clearway=logged":
@@ -73,7 +76,7 @@ class Container:
 
 
 def _unlogged(scope: Scope) -> Scope:
-    return {**scope, "headers": [*scope["headers"], (b"x-clearway-probe", b"1")]}
+    return {**scope, "headers": [*scope["headers"], UNLOGGED]}
 
 
 def _marked(send: Send) -> Send:
@@ -108,7 +111,17 @@ def make_container(env: Environment) -> Container:
     server.versions.restore()
     server.versions.load(uri, digest, epoch=_EPOCH)
     server.versions.set_weights({digest: 100.0}, epoch=_EPOCH)
-    return Container(server, is_offline=env.sagemaker.is_offline)
+    copied = Copied(server, columns=shadow_columns(env)) if env.sagemaker.is_shadow else None
+    return Container(server, is_offline=env.sagemaker.is_offline, copied=copied)
+
+
+def shadow_columns(env: Environment) -> tuple[str, ...]:
+    """Columns whose values name slices. Raises: ConfigError for what is no JSON list of texts."""
+    given = env.sagemaker.shadow_columns
+    try:
+        return msgspec.json.decode(given or "[]", type=tuple[str, ...])
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"sagemaker.shadow_columns is {given[:80]!r}; allowed: a JSON list of texts") from error
 
 
 def main(arguments: list[str] | None = None) -> int:
