@@ -3,11 +3,12 @@
 Models, endpoint configurations and endpoints with names that are taken once; an Updating window in which changes are
 refused; updates that fail, or that are taken back silently; guardrails that fall back to all at once without a word
 where SageMaker's do; weights; invocations, answered by real containers of ours (the ASGI app that one runs, each with
-its package loaded and verified); CloudWatch's figures of them per minute, incomplete if told so; captured
+its package loaded and verified); a shadow variant, whose container gets a copy of each request or of a part of them;
+CloudWatch's figures of them per minute, incomplete if told so; captured
 answers in S3. Time is a clock that both sides share. Requests and answers are held against botocore's service models.
 
-Not modelled: starting times and costs of instances, several instances of a variant, autoscaling, shadow variants,
-networks, rights. What happens to callers when all weights are 0 is not documented; here they are refused.
+Not modelled: starting times and costs of instances, several instances of a variant, autoscaling, networks, rights. What
+is not documented is refused here: callers when all weights are 0, a weight for a shadow variant, a question to it.
 """
 
 import asyncio
@@ -32,7 +33,8 @@ from botocore import xform_name
 
 from clearway.contracts.errors import ClearwayError
 from clearway.infra.clock import Clock
-from clearway.infra.environment import Environment
+from clearway.infra.environment import Environment, SageMaker
+from clearway.infra.storage import open_storage
 from clearway.serve.process import trust_account_key
 from clearway.serve.sagemaker import Container, make_container
 from serving_kit import call_async
@@ -40,7 +42,8 @@ from shape_kit import misfits
 
 Asked = dict[str, Any]
 NOW_S = 1.7e9
-DIGEST, URI = "CLEARWAY__SAGEMAKER__MODEL_DIGEST", "CLEARWAY__SAGEMAKER__MODEL_URI"
+SECTION = "CLEARWAY__SAGEMAKER__"
+DIGEST = f"{SECTION}MODEL_DIGEST"
 CAPTURE_S = 60.0  # between two files of captured answers
 MODELS = {name: botocore.session.get_session().get_service_model(name) for name in ("sagemaker", "cloudwatch")}
 
@@ -76,6 +79,7 @@ class FakeEndpoint:
 
     config: str
     weights: dict[str, float]
+    shadow: tuple[str, float] | None = None  # name and weight of the shadow variant
     status: str = "Creating"
     pending: str = ""
     reason: str = ""
@@ -108,9 +112,11 @@ class Account:
         self.unguarded: list[str] = []  # updates whose guardrails SageMaker would have left out silently
         self.calls: dict[tuple[str, str], dict[int, list[Call]]] = defaultdict(lambda: defaultdict(list))  # by minute
         self.withheld: set[str] = set()  # names of metrics that do not arrive
+        self.is_shadow_captured = True
         self._captured: dict[tuple[str, str], list[str]] = defaultdict(list)
         self._captured_s = -math.inf
-        self._containers: dict[str, Container] = {}
+        self._containers: dict[str, Container] = {}  # by model
+        self._copying = random.Random(6)  # noqa: S311 - which requests are copied
         self._random, self._numbers = random.Random(5), itertools.count()  # noqa: S311 - splits traffic
         self._lock, self._capturing = threading.RLock(), threading.Lock()  # the second: a starting container asks S3
 
@@ -132,6 +138,8 @@ class Account:
             self.asked.append((operation, asked))
             self._check(shapes.input_shape, asked, operation)
             self.advance()
+            if not self.upstream:  # else whenever S3 is asked
+                self.flush_captured()
             answer: dict[str, Any] = getattr(self, f"_{xform_name(operation)}")(asked)
             self._check(shapes.output_shape, answer, f"answer of {operation}")
             return answer
@@ -159,15 +167,12 @@ class Account:
             variant = headers.get("x-amzn-sagemaker-target-variant") or self._choose(endpoint)
             if variant not in endpoint.weights:
                 raise Refused("ValidationError", f"Variant {variant} is not hosted by endpoint {name}")
-            digest = self._digest_of(endpoint.config, variant)
-            container = self._containers[digest]
+            container = self._containers[self._model_of(endpoint.config, variant)]
         sent = [(b"content-type", b"application/json")]
         if attribute := headers.get("x-amzn-sagemaker-custom-attributes"):
             sent.append((b"x-amzn-sagemaker-custom-attributes", attribute.encode()))
-        began = time.perf_counter()
-        found = asyncio.run(call_async(container, "POST", "/invocations", body, headers=sent))
-        status, answer = found.status, found.body
-        self._note(name, variant, status, time.perf_counter() - began, answer)
+        status, answer = self._ask(container, name, variant, body, sent)
+        self._copy(name, body, sent)
         if status != 200:
             text = answer.decode()
             more = {"OriginalStatusCode": status, "OriginalMessage": text, "LogStreamArn": "arn:aws:logs:::"}
@@ -177,35 +182,42 @@ class Account:
     def call(self, name: str, row: dict[str, Any], *, failing: Mapping[str, float]) -> str:
         """A caller's request without the way there, for stories with many: the digest that answered, or "".
 
-        `failing`: digest → share of such requests that it fails.
+        `failing`: digest → share of such requests that it fails; of copies: that it gives no answer at all.
         """
+        body = json.dumps({"instances": [row]}).encode()
         with self._lock:
             self.advance()
             endpoint = self.endpoints[name]
             variant = self._choose(endpoint)
-            digest = self._digest_of(endpoint.config, variant)
-            loaded = self._containers[digest].server.versions.serving.loaded[digest]
+            model = self._model_of(endpoint.config, variant)
+            digest = self._digest_of(model)
+            loaded = self._containers[model].server.versions.serving.loaded[digest]
         if self._random.random() < failing.get(digest, 0.0):
-            self._note(name, variant, 500, 0.002, b"{}")
+            self._note(name, variant, 500, 0.002, body, b"{}")
             return ""
         scores = loaded.score([row])
-        self._note(name, variant, 200, 0.002, json.dumps({"predictions": scores, "model_digest": digest}).encode())
+        answer = json.dumps({"predictions": scores, "model_digest": digest}).encode()
+        self._note(name, variant, 200, 0.002, body, answer)
+        self._copy(name, body, [(b"content-type", b"application/json")], failing=failing)
         return digest
 
     def put_alarm(self, name: str, *, state: str = "OK", missing: str = "breaching") -> None:
         self.alarms[name] = {"AlarmName": name, "StateValue": state, "TreatMissingData": missing}
 
     def flush_captured(self) -> None:
-        """Write captured answers to S3, at most once in CAPTURE_S."""
+        """Write captured answers to S3, or below a folder where the store is one; at most once in CAPTURE_S."""
         with self._capturing:
             if not self._captured or self.clock.now_s() - self._captured_s < CAPTURE_S:
                 return
             waiting, self._captured = self._captured, defaultdict(list)
             self._captured_s = self.clock.now_s()
         for (folder, variant), lines in waiting.items():
-            bucket, _, prefix = folder.removeprefix("s3://").partition("/")
             hour = f"{datetime.fromtimestamp(self.clock.now_s(), UTC):%Y/%m/%d/%H}"
-            key = f"{prefix}/{variant}/{hour}/{next(self._numbers):08d}.jsonl"
+            uri = f"{folder}/{variant}/{hour}/{next(self._numbers):08d}.jsonl"
+            if uri.startswith("file:"):
+                open_storage(folder).write(uri, "\n".join(lines).encode())
+                continue
+            bucket, _, key = uri.removeprefix("s3://").partition("/")
             s3 = boto3.session.Session().client("s3", endpoint_url=self.upstream)
             s3.put_object(Bucket=bucket, Key=key, Body="\n".join(lines).encode())
 
@@ -226,7 +238,16 @@ class Account:
 
     def _create_endpoint_config(self, asked: Asked) -> Asked:
         name = asked["EndpointConfigName"]
-        for variant in asked["ProductionVariants"]:
+        shadows = asked.get("ShadowProductionVariants", [])
+        if shadows and (len(shadows) > 1 or len(asked["ProductionVariants"]) > 1):
+            text = (
+                "you can only specify one variant for ProductionVariants and one variant for ShadowProductionVariants"
+            )
+            raise Refused("ValidationException", text)
+        names = [variant["VariantName"] for variant in (*asked["ProductionVariants"], *shadows)]
+        if len(set(names)) != len(names):
+            raise Refused("ValidationException", f"Duplicate variant names {names}")
+        for variant in (*asked["ProductionVariants"], *shadows):
             self._found(self.models, variant["ModelName"], "model")
         self._take(self.configs, name, asked, "endpoint configuration")
         return _arn_of("EndpointConfig", name)
@@ -286,6 +307,10 @@ class Account:
                 }
                 for name, weight in endpoint.weights.items()
             ]
+        if endpoint.shadow:
+            variant, weight = endpoint.shadow
+            shadow = {"VariantName": variant, "CurrentWeight": weight, "DesiredWeight": weight}
+            found["ShadowProductionVariants"] = [shadow | {"DesiredInstanceCount": 1}]
         if endpoint.reason:
             found["FailureReason"] = endpoint.reason
         if endpoint.pending and endpoint.config:
@@ -328,19 +353,50 @@ class Account:
         known = self.calls[endpoint, variant]
         return {m: [value(call) for call in known[m]] for m in known if asked["StartTime"] <= m < asked["EndTime"]}
 
-    def _note(self, name: str, variant: str, status: int, took_s: float, answer: bytes) -> None:
+    def _ask(
+        self, container: Container, name: str, variant: str, body: bytes, sent: list[tuple[bytes, bytes]]
+    ) -> tuple[int, bytes]:
+        began = time.perf_counter()
+        found = asyncio.run(call_async(container, "POST", "/invocations", body, headers=sent))
+        self._note(name, variant, found.status, time.perf_counter() - began, body, found.body)
+        return found.status, found.body
+
+    def _copy(
+        self, name: str, body: bytes, sent: list[tuple[bytes, bytes]], *, failing: Mapping[str, float] | None = None
+    ) -> None:
+        """The same request for the shadow variant; its share is its weight beside the production variant's."""
+        with self._lock:
+            endpoint = self.endpoints[name]
+            if endpoint.shadow is None:
+                return
+            (variant, weight), (beside,) = endpoint.shadow, endpoint.weights.values()
+            model = self._model_of(endpoint.config, variant)
+            if self._copying.random() * beside >= weight:
+                return
+        if self._copying.random() < (failing or {}).get(self._digest_of(model), 0.0):
+            self._note(name, variant, 500, 0.002, body, b"")
+            return
+        self._ask(self._containers[model], name, variant, body, sent)
+
+    def _note(self, name: str, variant: str, status: int, took_s: float, asked: bytes, answer: bytes) -> None:
         now_s = self.clock.now_s()
         self.calls[name, variant][int(now_s // 60) * 60].append(Call(status=status, took_s=took_s))
-        capture = self.configs[self.endpoints[name].config].get("DataCaptureConfig")
-        if capture and status == 200:
-            record = {
+        endpoint = self.endpoints[name]
+        capture = self.configs[endpoint.config].get("DataCaptureConfig")
+        is_shadow = endpoint.shadow is not None and variant == endpoint.shadow[0]
+        if capture and status == 200 and (self.is_shadow_captured or not is_shadow):
+            modes = {option["CaptureMode"] for option in capture["CaptureOptions"]}
+            given = {"Input": ("endpointInput", asked), "Output": ("endpointOutput", answer)}
+            record: dict[str, Any] = {
                 "captureData": {
-                    "endpointOutput": {
+                    where: {
                         "observedContentType": "application/json",
-                        "mode": "OUTPUT",
-                        "data": answer.decode(),
+                        "mode": mode.upper(),
+                        "data": data.decode(),
                         "encoding": "JSON",
                     }
+                    for mode, (where, data) in given.items()
+                    if mode in modes
                 },
                 "eventMetadata": {
                     "eventId": str(next(self._numbers)),
@@ -348,6 +404,8 @@ class Account:
                 },
                 "eventVersion": "0",
             }
+            if is_shadow:
+                record["eventMetadata"]["invocationSource"] = "ShadowExperiment"
             with self._capturing:
                 self._captured[f"{capture['DestinationS3Uri']}/{name}", variant].append(json.dumps(record))
 
@@ -357,9 +415,11 @@ class Account:
             raise Refused("ValidationError", "No variant takes traffic")
         return self._random.choices(names, weights)[0]
 
-    def _digest_of(self, config: str, variant: str) -> str:
-        placed = {v["VariantName"]: v["ModelName"] for v in self.configs[config]["ProductionVariants"]}
-        digest: str = self.models[placed[variant]]["PrimaryContainer"]["Environment"][DIGEST]
+    def _model_of(self, config: str, variant: str) -> str:
+        return {v["VariantName"]: v["ModelName"] for v in variants_of(self.configs[config])}[variant]
+
+    def _digest_of(self, model: str) -> str:
+        digest: str = self.models[model]["PrimaryContainer"]["Environment"][DIGEST]
         return digest
 
     def _begin(self, endpoint: FakeEndpoint, config: str) -> None:
@@ -383,7 +443,7 @@ class Account:
             endpoint.config = before or config
             return
         if fate.kind == "stranger":
-            newest = self.configs[config]["ProductionVariants"][-1]["ModelName"]
+            newest = variants_of(self.configs[config])[-1]["ModelName"]
             self.models[newest]["PrimaryContainer"]["Environment"][DIGEST] = "5" * 64
         self._serve(endpoint, config)
         if fate.kind == "late" and before:
@@ -393,16 +453,18 @@ class Account:
         variants = self.configs[config]["ProductionVariants"]
         endpoint.status, endpoint.config, endpoint.goes_back = "InService", config, None
         endpoint.weights = {v["VariantName"]: v["InitialVariantWeight"] for v in variants}
+        shadows = self.configs[config].get("ShadowProductionVariants", ())
+        endpoint.shadow = next(((v["VariantName"], v["InitialVariantWeight"]) for v in shadows), None)
 
     def _start(self, config: str) -> str:
         """Start a container per variant; "" or why one does not pass its health check."""
-        for variant in self.configs[config]["ProductionVariants"]:
+        for variant in variants_of(self.configs[config]):
             given = self.models[variant["ModelName"]]["PrimaryContainer"]["Environment"]
-            digest = given[DIGEST]
-            if digest in self._containers:
+            if variant["ModelName"] in self._containers:
                 continue
             home = self.home / f"container-{next(self._numbers)}"
-            section = self.env.sagemaker.model_copy(update={"model_uri": given[URI], "model_digest": digest})
+            told = {name.removeprefix(SECTION).lower(): value for name, value in given.items() if SECTION in name}
+            section = SageMaker.model_validate(self.env.sagemaker.model_dump() | told, strict=False)
             env = self.env.model_copy(update={"home": home, "sagemaker": section})
             try:
                 if self.env.aws.signing_secret:
@@ -415,7 +477,7 @@ class Account:
                     f"The container for production variant {variant['VariantName']} did not pass the ping health check"
                 )
                 return f"{failed}. {error}"
-            self._containers[digest] = container
+            self._containers[variant["ModelName"]] = container
         return ""
 
     def _changeable(self, name: str) -> FakeEndpoint:
@@ -441,6 +503,11 @@ class Account:
         missing = [name for name in shape.required_members if name not in value]
         self.misfits += [f"{where} lacks {missing}"] if missing else []
         self.misfits += list(misfits(shape, value, where))
+
+
+def variants_of(config: Asked) -> list[Asked]:
+    """Of an endpoint configuration, the shadow last."""
+    return [*config["ProductionVariants"], *config.get("ShadowProductionVariants", ())]
 
 
 def _arn_of(kind: str, name: str) -> Asked:

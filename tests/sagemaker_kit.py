@@ -17,7 +17,7 @@ from clearway.infra.aws.endpoint import SageMakerEndpoint, open_sagemaker
 from clearway.infra.clock import Clock, FakeClock
 from clearway.infra.environment import Environment, SageMaker
 from clearway.product_rollout import Rollout as Settings
-from clearway.product_rollout import Watch
+from clearway.product_rollout import Shadow, Watch
 from sagemaker_account import Account
 from sagemaker_server import Stage, sagemaker_server
 from serving_kit import PRODUCT, ROW
@@ -46,6 +46,8 @@ PLAN = Settings(
     dry_run=("score",),
     watch=Watch(min_s=120.0, min_requests=100),
 )
+# Copies of requests first, then all at once; needs captured answers (`capture_pct=100`).
+SHADOW = PLAN.model_copy(update={"strategy": ("shadow", "blue_green"), "shadow": Shadow(min_rows=60, margin=0.2)})
 POLL_S = 20.0
 
 

@@ -26,7 +26,7 @@ from clearway.infra.environment import Environment
 from clearway.product_rollout import Rollout as Settings
 from rollout_kit import Killed
 from sagemaker_account import Account, Fate
-from sagemaker_kit import NAME, PLAN, Street, at_sagemaker, opened_account, stage
+from sagemaker_kit import NAME, PLAN, SHADOW, Street, at_sagemaker, opened_account, stage
 from serving_kit import PRODUCT, approved, controls_of, make_package
 
 MAX_TASK_RETRIES = 12
@@ -85,15 +85,15 @@ class Story:
         repair(PRODUCT, controls=self.controls, read_alias=lambda: "", project=lambda _: None)
 
     def visits(
-        self, release_id: str, plan: Settings, monkeypatch: pytest.MonkeyPatch, *, victim: str = ""
+        self, release_id: str, plan: Settings, monkeypatch: pytest.MonkeyPatch, *, victim: str = "", number: int = 1
     ) -> list[str]:
-        """Release a model of its own and name the fault points it comes by; Killed at the first visit of `victim`."""
+        """Release a model of its own and name the fault points it comes by; Killed at visit `number` of `victim`."""
         ref = self._refs.setdefault(release_id, make_package(self.env, 0.2 + next(self._biases) / 100))
         found: list[str] = []
 
         def visit(point: str) -> None:
             found.append(point)
-            if point == victim:
+            if point == victim and found.count(point) == number:
                 raise Killed
 
         self.reopen()
@@ -155,6 +155,25 @@ def told(
         yield story
 
 
+def fate_at(story: Story, kind: str, *, has_shadow: bool, after_s: float = 0.0) -> list[Fate]:
+    """The first update to a configuration with a shadow, or the next one to one without, ends like this.
+
+    Returns: the fate as long as it has not come.
+    """
+    fates, seen = [Fate(kind, after_s=after_s)], list[bool]()
+
+    def next_fate() -> Fate:
+        name, asked = story.account.asked[-1]
+        if name == "UpdateEndpoint":
+            seen.append("ShadowProductionVariants" in story.account.configs[asked["EndpointConfigName"]])
+            if seen[-1] is has_shadow and True in seen and fates:
+                return fates.pop()
+        return Fate()
+
+    story.account.next_fate = next_fate
+    return fates
+
+
 def tell_taken_back(env: Environment, home: Path, *, seed: int) -> None:
     """SageMaker takes an update back, in one of four ways and at a place of this seed: red, with the reason."""
     rng = random.Random(seed)  # noqa: S311
@@ -170,3 +189,18 @@ def tell_taken_back(env: Environment, home: Path, *, seed: int) -> None:
         document = story.document()
         assert (document.phase, document.history[-1].outcome) == (Phase.IDLE, Outcome.ABORTED)
         assert story.endpoint.state().weights_pct == {story.champion.digest: 100.0}
+
+
+def tell_copies_taken_back(env: Environment, home: Path, *, seed: int) -> None:
+    """SageMaker takes copies of requests back as they begin, or while they are given: red, with the reason."""
+    kind = ("late", "silent", "stranger", "told")[seed % 4]
+    with told(env, home, capture_pct=100) as story:
+        after_s = random.Random(seed).uniform(1.0, 100.0)  # noqa: S311
+        fates = fate_at(story, kind, has_shadow=True, after_s=after_s)
+        outputs = story.insistent("r2", SHADOW)
+        assert not fates
+        assert outputs.verdict is Verdict.FAIL, outputs.reason
+        assert ("went back by itself" if kind == "late" else "taken back") in outputs.reason, outputs.reason
+        assert "configuration clearway-" in outputs.reason
+        story.check_rest(Outcome.ABORTED, "r2")
+        assert set(story.street.answered) == {story.champion.digest}

@@ -1,7 +1,7 @@
 """What every endpoint owes its callers. Implementations: a real server process, the server core in-process, SageMaker.
 
-SageMaker is tests/sagemaker_server.py, beside moto. What it cannot do (docs/decisions/0019) is marked here: it copies
-no requests, and its figures come by the minute, hold probes too, and are read after a while.
+SageMaker is tests/sagemaker_server.py, beside moto. What it cannot do (docs/decisions/0019) is marked here: its figures
+come by the minute, hold probes too, and are read after a while.
 """
 
 import time
@@ -54,7 +54,6 @@ class Opened:
     notices_s: float = WATCH_S
     settle_s: float = 0.0
     counts_probes: bool = False
-    can_mirror: bool = True
 
 
 @pytest.fixture(scope="module", params=["http", "in-process", pytest.param("sagemaker", marks=pytest.mark.slow)])
@@ -88,7 +87,6 @@ def sagemaker(env, moto, home):
                     pause=clock.sleep,
                     settle_s=300.0,
                     counts_probes=True,
-                    can_mirror=False,
                 )
                 assert account.misfits == []
 
@@ -101,12 +99,6 @@ def env(opened):
 @pytest.fixture
 def endpoint(opened):
     return opened.endpoint
-
-
-@pytest.fixture
-def mirrors(opened):
-    if not opened.can_mirror:
-        pytest.skip("copies no requests, and says so: test_sagemaker_endpoint.py")
 
 
 @pytest.fixture
@@ -360,7 +352,7 @@ def test_a_dead_man_must_name_a_loaded_version(env, endpoint, epoch):
     assert endpoint.state().weights_pct == {}
 
 
-def test_a_mirrored_version_answers_the_same_rows_and_nobody_hears_it(mirrors, env, endpoint, epoch):
+def test_a_mirrored_version_answers_the_same_rows_and_nobody_hears_it(opened, env, endpoint, epoch):
     stable, candidate = make_package(env, 0.1), make_package(env, 0.9)
     load(endpoint, stable, epoch)
     load(endpoint, candidate, epoch)
@@ -370,7 +362,7 @@ def test_a_mirrored_version_answers_the_same_rows_and_nobody_hears_it(mirrors, e
     assert endpoint.state().mirror == candidate.digest
     assert endpoint.predict([ROW])[1] == stable.digest  # a probe is not mirrored
     assert endpoint.score_logged(batch(3))[1] == stable.digest
-    seen = settled(endpoint, 3, epoch)
+    seen = settled(opened, 3, epoch)
     assert (seen.candidate, seen.control, seen.first, seen.epoch) == (candidate.digest, stable.digest, 0, epoch)
     gap = expected_score(0.9, ROW) - expected_score(0.1, ROW)
     assert [row.difference for row in seen.rows] == [pytest.approx(gap, abs=1e-6)] * 3
@@ -386,7 +378,7 @@ def test_a_mirrored_version_answers_the_same_rows_and_nobody_hears_it(mirrors, e
     assert len(endpoint.mirrored(first=0, epoch=epoch).rows) == 3
 
 
-def test_a_dead_man_ends_mirroring_and_a_mirror_must_make_sense(mirrors, env, endpoint, epoch):
+def test_a_dead_man_ends_mirroring_and_a_mirror_must_make_sense(opened, env, endpoint, epoch):
     stable, candidate = make_package(env, 0.1), make_package(env, 0.9)
     load(endpoint, stable, epoch)
     with pytest.raises(ConfigError, match="not loaded"):
@@ -400,12 +392,41 @@ def test_a_dead_man_ends_mirroring_and_a_mirror_must_make_sense(mirrors, env, en
         endpoint.unload(candidate.digest, epoch=epoch)
     dead_man = DeadMan(stable=stable.digest, after_s=0.3)
     endpoint.set_weights({stable.digest: 100.0}, epoch=epoch, dead_man=dead_man, mirror=mirror)
-    assert eventually(lambda: endpoint.state().mirror is None)
+    assert eventually(lambda: endpoint.state().mirror is None, pause=opened.pause)
+    assert endpoint.state().weights_pct == {stable.digest: 100.0}
+    assert set(endpoint.state().loaded) == {stable.digest, candidate.digest}
 
 
-def settled(endpoint, num_rows, epoch):
+def test_versions_are_the_same_before_and_after_a_mirror(env, endpoint, epoch):
+    stable, candidate, previous = (make_package(env, bias) for bias in (0.1, 0.9, 0.5))
+    for ref in (stable, previous, candidate):
+        load(endpoint, ref, epoch)
+    mirror = Mirror(digest=candidate.digest)
+    endpoint.set_weights({stable.digest: 100.0}, epoch=epoch, mirror=mirror)
+    load(endpoint, candidate, epoch)  # again, as the next driver does
+    load(endpoint, stable, epoch)
+    state = endpoint.state()
+    assert (state.mirror, state.weights_pct, state.broken) == (candidate.digest, {stable.digest: 100.0}, {})
+    assert {stable.digest, candidate.digest} <= set(state.loaded)
+    endpoint.set_weights({stable.digest: 100.0}, epoch=epoch)
+    assert set(endpoint.state().loaded) == {stable.digest, candidate.digest, previous.digest}
+    assert (endpoint.state().mirror, endpoint.state().unaskable) == (None, ())
+    endpoint.set_weights({stable.digest: 100.0}, epoch=epoch, mirror=mirror)
+    load(endpoint, previous, epoch)  # the way back, in the middle of it
+    endpoint.set_weights({previous.digest: 100.0}, epoch=epoch)
+    assert endpoint.predict([ROW])[1] == previous.digest
+    assert set(endpoint.state().loaded) == {stable.digest, candidate.digest, previous.digest}
+
+
+def settled(opened, num_rows, epoch):
     """What was mirrored, once that many rows are there; the loop runs only while something is asked."""
-    assert eventually(lambda: endpoint.predict([ROW]) and len(endpoint.mirrored(first=0, epoch=epoch).rows) == num_rows)
+    endpoint = opened.endpoint
+
+    def is_settled():
+        opened.pause(opened.settle_s)
+        return endpoint.predict([ROW]) and len(endpoint.mirrored(first=0, epoch=epoch).rows) == num_rows
+
+    assert eventually(is_settled)
     return endpoint.mirrored(first=0, epoch=epoch)
 
 

@@ -186,6 +186,7 @@ def _look(tenure: Tenure, before: Seen | None) -> Seen:
         mirror=state.mirror,
         dead_man=state.dead_man,
         broken=state.broken,
+        unaskable=frozenset(state.unaskable),
         golden=before.golden if before else None,
         live=before.live if before and is_same else None,
     )

@@ -56,8 +56,9 @@ def gather(document: ReleaseDocument, rollout: Rollout, seen: Seen, now_s: float
     if is_waiting and stays_s >= rollout.step.max_s + rollout.step.hold_s:
         text = f"nobody decided within {rollout.step.hold_s:.0f} s after the evidence stayed missing: {reason}"
         return Gathered(rollout=after, verdict=Verdict.FAIL, reason=text)
-    if is_waiting and stays_s >= rollout.step.max_s and not rollout.is_probed:
-        assert document.candidate, "a step that asks for evidence has a candidate"
+    assert document.candidate, "a step that asks for evidence has a candidate"
+    is_askable = document.candidate.digest not in seen.unaskable
+    if is_waiting and stays_s >= rollout.step.max_s and not rollout.is_probed and is_askable:
         return Gathered(rollout=dataclasses.replace(after, is_probed=True), action=CheckGolden(document.candidate))
     action = Wait(POLL_S) if verdict is Verdict.INCONCLUSIVE else None
     return Gathered(rollout=after, verdict=verdict, action=action, reason=reason)

@@ -52,13 +52,24 @@ def _deploy(document: ReleaseDocument, seen: Seen, now_s: float) -> Step:
         return _give_up(document, f"the endpoint took it out of service: {seen.broken[candidate.digest]}")
     if unready := _unready(document, seen, candidate) or _unready(document, seen, document.champion):
         return Step(document, unready)
-    if seen.golden is None:
-        return Step(document, CheckGolden(candidate))
+    if unproven := _unproven(document, rollout, seen, candidate):
+        return unproven
     if step_to_share := _to_share(document, rollout, seen, candidate):
         return step_to_share
     if rollout.step.asks_evidence or rollout.is_paused:
         return _by_evidence(document, rollout, seen, now_s)
     return _go_on(document, rollout, seen, now_s)
+
+
+def _unproven(document: ReleaseDocument, rollout: Rollout, seen: Seen, candidate: Version) -> Step | None:
+    """What leads to the candidate's golden answers. Who cannot be asked for them beside its copies was before these."""
+    if seen.golden is not None:
+        return None
+    if candidate.digest not in seen.unaskable:
+        return Step(document, CheckGolden(candidate))
+    if rollout.step.kind is StepKind.MIRROR or document.champion is None:
+        return None
+    return Step(document, SetWeights({document.champion.digest: ALL}, has_dead_man=True))  # its copies end
 
 
 def _to_share(document: ReleaseDocument, rollout: Rollout, seen: Seen, candidate: Version) -> Step | None:

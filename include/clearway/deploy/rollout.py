@@ -27,6 +27,7 @@ class Seen:
         mirror: digest of the version that is given copies of requests; None for none.
         dead_man: digest of the version that takes all traffic when this driver falls silent; None while none is armed.
         broken: digest → why the endpoint itself took the version out of service.
+        unaskable: loaded digests that cannot be asked directly while they are given copies of requests.
         observed: what the endpoint counted per version; None before it was asked in this look.
         mirrored: rows that both versions were given; None before it was asked in this look.
     """
@@ -39,6 +40,7 @@ class Seen:
     mirror: str | None = None
     dead_man: str | None = None
     broken: dict[str, str] = field(default_factory=dict)
+    unaskable: frozenset[str] = frozenset()
     observed: Observed | None = None
     mirrored: Mirrored | None = None
 

@@ -16,12 +16,14 @@ from clearway.contracts.release_document import ReleaseDocument
 from clearway.infra.approvals import Approval, Decision
 from clearway.infra.aws import guardrail, s3_storage, wishes
 from clearway.infra.aws.client import client
+from clearway.infra.aws.endpoint import open_sagemaker
 from clearway.infra.aws.jobs import AwsJobs
 from clearway.infra.aws.model_registry import mirror_approval
 from clearway.infra.aws.services import Order
 from clearway.infra.aws.transform import SageMakerTransform
 from clearway.infra.aws.tuning import Search, TuningJobs, stem_of
 from clearway.infra.clock import FakeClock
+from clearway.infra.endpoint import Mirror
 from clearway.infra.environment import Environment, Services, project_root
 from clearway.infra.jobs import JobSpec
 from clearway.infra.layout import Layout
@@ -33,8 +35,9 @@ from clearway.launch.commands.stage import _bring_signing_key
 from clearway.serve.process import trust_account_key
 from iam_kit import ACCOUNT, Call, Request, allows, arn, listed, recorded, requests_of
 from jobs_kit import wait_until
+from sagemaker_account import Account
 from sagemaker_kit import NAME, hurry, opened_account
-from serving_kit import ROW, make_package
+from serving_kit import PRODUCT, ROW, make_package
 
 pytestmark = pytest.mark.slow
 ROLES = ("preprocess", "train", "stage", "tune", "deploy", "container", "serving", "airflow", "emr-machine")
@@ -349,7 +352,7 @@ def _documents_and_blobs(cloud: Environment) -> None:
 
 
 def _a_rollout(cloud: Environment, work: Any, *, upstream: str) -> None:
-    """Two versions, weights, figures, answers, and the end of it, on endpoints whose containers are real."""
+    """Two versions, weights, figures, answers, copies, and the end of it, on endpoints whose containers are real."""
     with pytest.MonkeyPatch.context() as patch:
         hurry(patch)
         with opened_account(cloud, FakeClock(1.7e9), home=work / "containers", upstream=upstream) as (
@@ -367,11 +370,23 @@ def _a_rollout(cloud: Environment, work: Any, *, upstream: str) -> None:
             endpoint.observe(epoch=1)  # figures are asked for from the first look on
             _trusting(cloud)
             account.flush_captured()
-            endpoint.set_weights({}, epoch=1)
-            for ref in (second, first):
-                endpoint.unload(ref.digest, epoch=1)
+            _copies_and_the_end(cloud, account, first, second)
             guardrail.check(cloud.sagemaker, before=["a"], after=["a"])
     forget_clients()
+
+
+def _copies_and_the_end(cloud: Environment, account: Account, first: ModelRef, second: ModelRef) -> None:
+    """Without guardrails, which exclude copies of requests."""
+    unguarded = cloud.sagemaker.model_copy(update={"shifting": "", "alarms": ""})
+    endpoint = open_sagemaker(cloud.model_copy(update={"sagemaker": unguarded}), product=PRODUCT, clock=account.clock)
+    endpoint.set_weights({first.digest: 100.0}, epoch=1, mirror=Mirror(digest=second.digest))
+    account.call(NAME, ROW, failing={})
+    account.clock.sleep(600)
+    account.flush_captured()
+    assert len(endpoint.mirrored(first=0, epoch=1).rows) == 1
+    endpoint.set_weights({}, epoch=1)
+    for ref in (second, first):
+        endpoint.unload(ref.digest, epoch=1)
 
 
 def _trusting(cloud: Environment) -> None:

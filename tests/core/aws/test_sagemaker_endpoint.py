@@ -9,7 +9,7 @@ from clearway.infra.aws.endpoint import open_sagemaker
 from clearway.infra.aws.endpoint_control import PER_FOLDER, Control, ControlLog
 from clearway.infra.aws.tags import tagged
 from clearway.infra.clock import FakeClock
-from clearway.infra.endpoint import Mirror, check_strategies, open_endpoint
+from clearway.infra.endpoint import check_strategies, open_endpoint
 from clearway.infra.storage import join, open_storage
 from sagemaker_account import Fate
 from sagemaker_kit import NAME, at_sagemaker, hurry, opened_account
@@ -172,18 +172,19 @@ def test_the_last_version_takes_the_endpoint_with_it(account, endpoint, served):
     assert endpoint.state().loaded == ()
 
 
-def test_copies_of_requests_are_refused(cloud, endpoint, served):
-    other = make_package(cloud, 0.2)
-    load(endpoint, other)
-    with pytest.raises(ConfigError, match="cannot be given copies"):
-        endpoint.set_weights({served.digest: 100.0}, epoch=1, mirror=Mirror(digest=other.digest))
-
-
-@pytest.mark.parametrize("chain", [("shadow", "canary"), ("ab_test",)])
-def test_strategies_that_cannot_run_there_are_refused_before_anything_moves(env, cloud, chain):
-    with pytest.raises(ConfigError, match="cannot run on a SageMaker endpoint"):
-        check_strategies(cloud, chain)
-    check_strategies(cloud, ("blue_green", "canary", "watch"))
+@pytest.mark.parametrize(
+    ("chain", "changes", "match"),
+    [
+        (("ab_test",), {"capture_pct": 100}, "takes no outcomes"),
+        (("shadow", "canary"), {"capture_pct": 0}, "capture_pct is 0"),
+        (("shadow", "canary"), {"capture_pct": 100, "shifting": "canary"}, "shifting is 'canary'"),
+    ],
+)
+def test_strategies_that_cannot_run_there_are_refused_before_anything_moves(env, chain, changes, match):
+    with pytest.raises(ConfigError, match=match):
+        check_strategies(at_sagemaker(env, **changes), chain)
+    check_strategies(at_sagemaker(env, **changes), ("blue_green", "canary", "watch"))
+    check_strategies(at_sagemaker(env, capture_pct=100), ("shadow", "canary", "watch"))
     check_strategies(env, chain)
 
 

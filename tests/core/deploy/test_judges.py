@@ -12,7 +12,7 @@ from clearway.contracts.release_document import Phase, ReleaseDocument, Version
 from clearway.contracts.rollout import PlanStep, Rollout, StepKind
 from clearway.contracts.verdict import Check, Verdict
 from clearway.deploy.machine import step
-from clearway.deploy.rollout import ReadMirrored, Seen, SetWeights, Wait
+from clearway.deploy.rollout import CheckGolden, ReadMirrored, Seen, SetWeights, Wait
 from clearway.deploy.strategies import begin
 from clearway.infra.endpoint import Mirror
 from clearway.product_rollout import Rollout as Settings
@@ -171,3 +171,25 @@ def test_a_pause_between_two_shares_moves_to_neither() -> None:
 
 def test_a_plan_step_says_whether_it_asks_for_evidence() -> None:
     assert not PlanStep(weight_pct=100).asks_evidence
+
+
+def unaskable(**changes) -> Seen:
+    """As an endpoint is seen that cannot ask who is given copies, by a driver that has just come."""
+    return dataclasses.replace(seen(**changes), golden=None, unaskable=frozenset({NEW.digest}))
+
+
+def test_who_cannot_be_asked_beside_its_copies_is_judged_by_them() -> None:
+    assert step(entered(), unaskable(), now_s=10.0).action == ReadMirrored(next_row={})
+    late = step(entered(), unaskable(mirrored=rows(40)), now_s=10.0 + PLAN.step.max_s)
+    assert late.action == Wait(1.0)
+    assert late.document.rollout and not late.document.rollout.is_probed
+    asked = step(entered(), seen(mirrored=rows(40)), now_s=10.0 + PLAN.step.max_s)
+    assert asked.action == CheckGolden(NEW)
+
+
+def test_golden_answers_are_asked_for_before_callers_meet_who_could_not_be_asked() -> None:
+    after = step(entered(), unaskable(mirrored=both(2_000)), now_s=10.0).document
+    assert after.rollout and after.rollout.step.kind is StepKind.SPLIT
+    assert step(after, unaskable(), now_s=10.0).action == SetWeights(ALL_OLD, has_dead_man=True)
+    back = dataclasses.replace(unaskable(mirror=None), unaskable=frozenset())
+    assert step(after, back, now_s=10.0).action == CheckGolden(NEW)

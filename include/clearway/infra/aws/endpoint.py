@@ -2,9 +2,13 @@
 
 Every variant is a container that serves one package (`clearway.serve.sagemaker`). Loading and unloading move the
 endpoint to another configuration, which takes minutes; shares are weights of the variants.
+
+Copies of requests go to a shadow variant. SageMaker allows one production variant beside it, so for as long as copies
+are given, every other version waits outside (its `Held` stays); they come back when the copies end.
 """
 
 import dataclasses
+import functools
 import json
 import logging
 import math
@@ -18,14 +22,24 @@ from clearway.contracts.errors import ConfigError, StaleWriter, Unavailable
 from clearway.contracts.observed import Mirrored, Observed
 from clearway.infra.aws import guardrail
 from clearway.infra.aws.client import MAX_ATTEMPTS, client, code_of, explained
-from clearway.infra.aws.container import variables_of
-from clearway.infra.aws.endpoint_control import Control, ControlLog, Held
+from clearway.infra.aws.container import shadow_variables, variables_of
+from clearway.infra.aws.endpoint_control import Control, ControlLog, Copies, Giving, Held
+from clearway.infra.aws.endpoint_copies import CopiedRows
 from clearway.infra.aws.endpoint_metrics import LATENCY_BOUNDS_S, EndpointMetrics
+from clearway.infra.aws.endpoint_served import (
+    broken_versions,
+    ending,
+    is_copied,
+    marked,
+    scaled,
+    served,
+    without,
+)
 from clearway.infra.aws.fleet import Fleet, Live, RolledBack, Variant, is_close
 from clearway.infra.aws.scaling import Scaling
 from clearway.infra.aws.services import network_of
 from clearway.infra.clock import Clock, SystemClock
-from clearway.infra.endpoint import DeadMan, LoggedRows, Mirror, TrafficState
+from clearway.infra.endpoint import DeadMan, LoggedRows, Mirror, TrafficState, shadow_problem
 from clearway.infra.environment import PREFIX, Environment
 from clearway.infra.faults import fault
 from clearway.infra.storage import join, open_storage
@@ -67,10 +81,10 @@ def open_sagemaker(env: Environment, *, product: str, clock: Clock | None = None
 
 
 class SageMakerEndpoint:
-    """One endpoint of one product. What it cannot do as the local one does: docs/decisions/0019."""
+    """One endpoint of one product. What it cannot do as the local one does: docs/decisions/0019 and 0023."""
 
     def __init__(self, env: Environment, *, product: str, clock: Clock) -> None:
-        settings, self._clock, self._product = env.sagemaker, clock, product
+        settings, self._clock, self._env, self._product = env.sagemaker, clock, env, product
         self._settings, self._storage = settings, open_storage(env.store_root)
         self._root = env.store_root
         home = join(env.store_root, "endpoints", settings.endpoint)
@@ -85,34 +99,46 @@ class SageMakerEndpoint:
             clock=clock,
         )
         self._scaling = Scaling(settings)
-        self._metrics = EndpointMetrics(
-            settings.endpoint, storage=self._storage, capture_uri=capture_uri, delay_s=settings.metrics_delay_s
+        metrics = functools.partial(
+            EndpointMetrics, settings.endpoint, storage=self._storage, delay_s=settings.metrics_delay_s
+        )
+        self._metrics = metrics(capture_uri=capture_uri)
+        self._copied = CopiedRows(
+            settings.endpoint,
+            storage=self._storage,
+            home=home,
+            capture_uri=capture_uri,
+            metrics=metrics(capture_uri=""),
         )
         self._heard = (-1, -math.inf)  # epoch and time of the last sign of life that was written
 
     def load(self, *, uri: str, digest: str, epoch: int) -> None:
         control = self._changing(epoch)
         live = self._fleet.settled()
-        if not (digest in control.held and live and live.holds(control.held[digest].variant, digest)):
+        if digest not in served(control, live):
             self._check_address(uri, digest)
+            control, live = self._end_copies(control, live)  # a third version has no place beside them
+        if digest not in served(control, live):
             control = self._log.change(epoch, lambda c: self._with_room(c, live, uri=uri, digest=digest))
             fault("sagemaker.before_load")
-            live = self._fleet.become(self._variants(control, live, held=[*_served(control, live), digest]))
+            live = self._fleet.become(self._variants(control, live, held=[*served(control, live), digest]))
         fault("sagemaker.before_scaling")
-        self._scaling.put(control.held[d].variant for d in _served(control, live))
-        self._log.change(epoch, lambda c: _marked(c, digest, is_served=True))
+        self._scaling.put(scaled(control, live))
+        self._log.change(epoch, lambda c: marked(c, digest, is_served=True))
 
     def unload(self, digest: str, *, epoch: int) -> None:
         control = self._changing(epoch)
         live = self._fleet.settled()
         if digest in self._weights(control, live):
             raise ConfigError(f"version {digest} is in the traffic table; move the traffic before unloading it")
-        rest = [d for d in _served(control, live) if d != digest]
+        if control.copies is not None and control.copies.is_on and digest == control.copies.digest:
+            raise ConfigError(f"version {digest} is given copies of requests; end that before unloading it")
+        rest = [d for d in served(control, live) if d != digest]
         if digest in control.held:
             self._scaling.drop(control.held[digest].variant)
             fault("sagemaker.after_scaling")
-        if digest in _served(control, live):
-            control = self._log.change(epoch, lambda c: _marked(c, digest, is_served=False))  # nobody took it back
+        if digest in served(control, live):
+            control = self._log.change(epoch, lambda c: marked(c, digest, is_served=False))  # nobody took it back
             try:
                 if rest:
                     self._fleet.become(self._variants(control, live, held=rest))
@@ -121,7 +147,7 @@ class SageMakerEndpoint:
             except RolledBack as error:
                 raise Unavailable(f"version {digest} stays loaded: {error}") from error
         fault("sagemaker.before_forget")
-        self._log.change(epoch, lambda c: dataclasses.replace(c, held=_without(c.held, digest)))
+        self._log.change(epoch, lambda c: dataclasses.replace(c, held=without(c.held, digest)))
 
     def set_weights(
         self,
@@ -134,19 +160,23 @@ class SageMakerEndpoint:
         _check_table(weights_pct)
         control = self._changing(epoch)
         live = self._fleet.settled()
-        loaded = _served(control, live)
-        for digest in sorted({*weights_pct, *([dead_man.stable] if dead_man else [])} - set(loaded)):
+        loaded = served(control, live)
+        named = {*weights_pct, *([dead_man.stable] if dead_man else []), *([mirror.digest] if mirror else [])}
+        for digest in sorted(named - set(loaded)):
             raise ConfigError(f"version {digest[:80]!r} is not loaded; loaded: {sorted(loaded)}; load it first")
-        if mirror is not None:
-            raise ConfigError(
-                f"version {mirror.digest} cannot be given copies of requests on SageMaker; leave strategy shadow out"
-            )
+        copies = self._copies_of(control, live, weights_pct, mirror) if mirror else None
         table, armed_s = dict(weights_pct), self._clock.now_s()
         control = self._log.change(
-            epoch, lambda c: dataclasses.replace(c, weights_pct=table, dead_man=dead_man, armed_s=armed_s)
+            epoch,
+            lambda c: dataclasses.replace(
+                c, weights_pct=table, dead_man=dead_man, armed_s=armed_s, copies=copies or ending(c.copies)
+            ),
         )
         self._fleet.on_wait = lambda: self._hear(control)
-        if live is not None:
+        if copies is not None and live is not None:
+            self._give_copies(control, copies, live)
+        elif live is not None:
+            control, live = self._end_copies(control, live)
             self._fleet.weigh({control.held[d].variant: weight for d, weight in weights_pct.items()})
         self._hear(control)
 
@@ -154,7 +184,7 @@ class SageMakerEndpoint:
         control = self._changing(epoch)
         self._hear(control)
         live = self._fleet.live()
-        held = {d: control.held[d] for d in _served(control, live)}
+        held = {d: control.held[d] for d in served(control, live)}
         counted = self._metrics.read(held, now_s=self._clock.now_s())
         self._hear(control)  # a throttled question may have taken longer than the dead-man's time
         marks = ",".join(f"{digest[:12]}@{v.variant}@{v.since_s:.0f}" for digest, v in sorted(held.items()))
@@ -167,25 +197,32 @@ class SageMakerEndpoint:
         )
 
     def mirrored(self, *, first: int, epoch: int) -> Mirrored:
-        """Nothing is ever mirrored here: `set_weights` refuses it."""
         control = self._changing(epoch)
         self._hear(control)
-        at_s = self._clock.now_s()
-        return Mirrored(log_id="", first=first, at_s=at_s, epoch=control.epoch, candidate="", control="", rows=())
+        now_s, copies = self._clock.now_s(), control.copies
+        if copies is None:
+            return Mirrored(log_id="", first=0, at_s=now_s, epoch=control.epoch, candidate="", control="", rows=())
+        self._copied.on_file = lambda: self._hear(control)
+        found = self._copied.read(copies, first=first, epoch=control.epoch, now_s=now_s)
+        self._hear(control)
+        return found
 
     def state(self) -> TrafficState:
         control, live = self._log.read(), self._fleet.live()
         if self._is_dead_man_due(control) and live is not None and not live.is_moving:
             control, live = self._obey_dead_man(control, live)
-        served = _served(control, live)
-        is_at_rest = live is None or not live.is_moving
-        lost = [d for d, version in control.held.items() if version.is_served and d not in served]
+        broken = broken_versions(control, live)
+        loaded = [digest for digest in served(control, live) if digest not in broken]
+        copies = control.copies
+        is_given = copies is not None and copies.giving is Giving.GIVEN and copies.digest in loaded
         return TrafficState(
             weights_pct=self._weights(control, live),
-            loaded=tuple(served),
+            loaded=tuple(loaded),
             epoch=control.epoch,
+            mirror=copies.digest if copies is not None and is_given and is_copied(control, live) else None,
             dead_man=control.dead_man.stable if control.dead_man else None,
-            broken={digest: _taken_back(live) for digest in lost} if is_at_rest else {},
+            broken=broken,
+            unaskable=tuple(d for d in loaded if live is not None and not live.holds(control.held[d].variant, d)),
         )
 
     def predict(self, rows: list[dict[str, Any]], *, digest: str | None = None) -> tuple[list[float], str]:
@@ -222,9 +259,83 @@ class SageMakerEndpoint:
             )
         return control
 
+    def _copies_of(
+        self, control: Control, live: Live | None, weights_pct: Mapping[str, float], mirror: Mirror
+    ) -> Copies:
+        """Those that this order means: the ones that are given already, or new ones. Raises: ConfigError."""
+        if problem := shadow_problem(self._env):
+            raise ConfigError(f"version {mirror.digest} cannot be given copies of requests: {problem}")
+        answering = next((digest for digest, share in weights_pct.items() if is_close({"": share}, {"": ALL_PCT})), "")
+        if not answering or len([d for d in weights_pct if weights_pct[d] > 0]) > 1:
+            raise ConfigError(
+                f"copies cannot go to {mirror.digest} while {dict(weights_pct)} answer callers: SageMaker allows one "
+                "production variant beside a shadow; give one version all of them"
+            )
+        if mirror.digest == answering:
+            raise ConfigError(f"version {answering} answers callers itself; mirror to another version, or to none")
+        shadow_variables(mirror.columns)  # what no container could be told is refused before anything is stored
+        made = Copies(
+            digest=mirror.digest,
+            variant=f"{control.held[mirror.digest].variant}-shadow",
+            control=answering,
+            control_variant=control.held[answering].variant,
+            columns=tuple(mirror.columns),
+        )
+        known = control.copies
+        if known is None or not known.is_on:
+            return made
+        is_same = dataclasses.replace(known, giving=made.giving, since_s=0.0) == made
+        return known if is_same and (known.giving is Giving.ORDERED or is_copied(control, live)) else made
+
+    def _give_copies(self, control: Control, copies: Copies, live: Live) -> None:
+        """An update that is taken back leaves the version broken, as a load that is taken back later does."""
+        if copies.giving is Giving.GIVEN:
+            return
+        for digest in served(control, live):
+            if digest != copies.control:
+                self._scaling.drop(control.held[digest].variant)
+        (answering,) = self._variants(control, live, held=[copies.control])
+        shadow = Variant(
+            name=copies.variant,
+            digest=copies.digest,
+            uri=control.held[copies.digest].uri,
+            weight_pct=ALL_PCT,  # as much as the answering variant's: a copy of each request
+            count=answering.count,
+            given=tuple(shadow_variables(copies.columns).items()),
+        )
+        fault("sagemaker.before_copies")
+        try:
+            self._fleet.become([dataclasses.replace(answering, weight_pct=ALL_PCT)], shadow=shadow)
+        except RolledBack as error:
+            log.error("no copies of requests are given", extra={"model_digest": copies.digest, "reason": str(error)})
+            given = dataclasses.replace(copies, giving=Giving.TAKEN_BACK, failed=str(error))
+        else:
+            fault("sagemaker.after_copies")
+            given = dataclasses.replace(copies, giving=Giving.GIVEN, since_s=self._clock.now_s())
+        self._log.change(control.epoch, lambda c: dataclasses.replace(c, copies=given))
+
+    def _end_copies(self, control: Control, live: Live | None) -> tuple[Control, Live | None]:
+        """Every version that is held is a production variant again, as before the copies. Raises: Unavailable."""
+        copies = control.copies
+        if live is not None and live.shadow is not None:
+            control = self._log.change(control.epoch, lambda c: dataclasses.replace(c, copies=ending(c.copies)))
+            there = served(control, live)
+            back = [d for d, version in control.held.items() if version.is_served or d in there]
+            fault("sagemaker.before_back")
+            try:
+                live = self._fleet.become(self._variants(control, live, held=back))
+            except RolledBack as error:
+                raise Unavailable(f"copies of requests do not end: {error}; callers do not notice, retry") from error
+            fault("sagemaker.after_back")
+            self._scaling.put(scaled(control, live))
+        if copies is not None and copies.giving is not Giving.ENDED:
+            ended = dataclasses.replace(copies, giving=Giving.ENDED)
+            control = self._log.change(control.epoch, lambda c: dataclasses.replace(c, copies=ended))
+        return control, live
+
     def _with_room(self, control: Control, live: Live | None, *, uri: str, digest: str) -> Control:
         """With a variant of its own for this version; what an earlier update left unserved is forgotten."""
-        held = {d: control.held[d] for d in _served(control, live)}
+        held = {d: control.held[d] for d in served(control, live)}
         taken = {version.variant for version in held.values()}
         num = guardrail.NUM_VARIANTS if self._settings.shifting else MAX_VARIANTS
         free = [name for i in range(1, num + 1) if (name := f"variant-{i}") not in taken]
@@ -260,16 +371,21 @@ class SageMakerEndpoint:
         total = math.fsum(shares.values())
         if total <= 0:
             return {}
-        found = {d: shares[control.held[d].variant] / total * ALL_PCT for d in _served(control, live)}
+        found = {d: shares.get(control.held[d].variant, 0.0) / total * ALL_PCT for d in served(control, live)}
         if is_close(found, control.weights_pct):
             return dict(control.weights_pct)  # without the rounding of 32 bits
         return {digest: share for digest, share in found.items() if share > 0}
 
     def _variant_of(self, digest: str) -> str:
         control, live = self._log.read(), self._fleet.live()
-        if digest not in _served(control, live):
+        if digest not in served(control, live):
             raise ConfigError(f"version {digest} is not loaded; load it first")
-        return control.held[digest].variant
+        variant = control.held[digest].variant
+        if live is not None and not live.holds(variant, digest):
+            raise ConfigError(
+                f"version {digest} is given copies of requests and cannot be asked itself; end that first"
+            )
+        return variant
 
     def _check_address(self, uri: str, digest: str) -> None:
         """The container learns its product from the address of its package: <store>/<product>/models/<digest>."""
@@ -297,14 +413,15 @@ class SageMakerEndpoint:
     def _obey_dead_man(self, control: Control, live: Live) -> tuple[Control, Live]:
         """SageMaker has no such timer, so whoever looks at the endpoint next obeys it."""
         stable = control.dead_man.stable if control.dead_man else ""
-        if stable not in _served(control, live):
+        if stable not in served(control, live):
             log.error(
                 "the controller is silent, and who should take over is not loaded", extra={"model_digest": stable}
             )
             return control, live
         log.error("the controller is silent, traffic goes back", extra={"model_digest": stable, "epoch": control.epoch})
-        live = self._fleet.weigh({control.held[stable].variant: ALL_PCT})
         try:
+            control, ended = self._end_copies(control, live)
+            live = self._fleet.weigh({control.held[stable].variant: ALL_PCT}) if ended is not None else live
             given = {stable: ALL_PCT}
             control = self._log.change(
                 control.epoch, lambda c: dataclasses.replace(c, dead_man=None, weights_pct=given)
@@ -337,31 +454,6 @@ class SageMakerEndpoint:
 def _product_of(uri: str) -> str:
     """Whose package it is: <store>/<product>/models/<digest>."""
     return uri.rsplit("/", 3)[-3]
-
-
-def _served(control: Control, live: Live | None) -> list[str]:
-    """Digests that the endpoint holds where we put them."""
-    return [d for d, v in control.held.items() if live is not None and live.holds(v.variant, d)]
-
-
-def _marked(control: Control, digest: str, *, is_served: bool) -> Control:
-    if digest not in control.held:
-        return control
-    version = dataclasses.replace(control.held[digest], is_served=is_served)
-    return dataclasses.replace(control, held={**control.held, digest: version})
-
-
-def _without(held: Mapping[str, Held], digest: str) -> dict[str, Held]:
-    return {d: version for d, version in held.items() if d != digest}
-
-
-def _taken_back(live: Live | None) -> str:
-    if live is None:
-        return "the endpoint is gone"
-    return (
-        f"the endpoint went back by itself to configuration {live.config}, which is without this version "
-        f"(SageMaker's reason: {live.reason or 'none given'})"
-    )
 
 
 def _check_table(weights_pct: Mapping[str, float]) -> None:

@@ -9,6 +9,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from clearway.contracts.codec import from_jsonable, to_jsonable
 from clearway.contracts.errors import StaleWriter, Unavailable
@@ -36,15 +37,62 @@ class Held:
     is_served: bool = False
 
 
+class Giving(StrEnum):
+    """How far copies of requests have come: `TAKEN_BACK` by SageMaker as soon as they were to begin."""
+
+    ORDERED = "ordered"
+    GIVEN = "given"
+    TAKEN_BACK = "taken_back"
+    ENDING = "ending"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copies:
+    """One version's copies of the requests that another one answers.
+
+    Args:
+        digest, variant: who is given them, and its shadow variant.
+        control, control_variant: who answers callers, and its production variant.
+        columns: whose values name the slices of rows.
+        since_s: when they were first given; 0 before.
+        failed: why they were taken back.
+    """
+
+    digest: str
+    variant: str
+    control: str
+    control_variant: str
+    columns: tuple[str, ...] = ()
+    giving: Giving = Giving.ORDERED
+    since_s: float = 0.0
+    failed: str = ""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether they are to be given."""
+        return self.giving in {Giving.ORDERED, Giving.GIVEN}
+
+    @property
+    def log_id(self) -> str:
+        """Names the log of their rows; each beginning has one of its own."""
+        return f"{self.digest[:12]}-{self.since_s:.0f}" if self.since_s else ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Control:
-    """One state. `weights_pct`: as last asked for; `armed_s`: when the dead-man timer was armed."""
+    """One state.
+
+    `weights_pct`: as last asked for; `armed_s`: when the dead-man timer was armed; `copies`: the newest, also when they
+    have ended.
+    """
 
     epoch: int = 0
     held: dict[str, Held] = field(default_factory=dict)
     weights_pct: dict[str, float] = field(default_factory=dict)
     dead_man: DeadMan | None = None
     armed_s: float = 0.0
+    copies: Copies | None = None
 
 
 class ControlLog:

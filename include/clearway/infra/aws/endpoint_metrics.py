@@ -31,7 +31,7 @@ HOUR_S = 3600
 # The driver looks every second; CloudWatch has news once a minute and is paid per question.
 REFRESH_S = 30.0
 MAX_QUERIES = 500  # of one GetMetricData call
-_LATE_S = 2 * HOUR_S  # files of captured answers may come this late
+LATE_S = 2 * HOUR_S  # files of captured answers may come this late
 _SUMS = {
     "requests": "Invocations",
     "e4": "Invocation4XXErrors",
@@ -49,11 +49,15 @@ class Counted:
     Args:
         at_s: up to when it may be taken for the present; stands still while no minute comes.
         begin_s: nothing before this minute is counted; another one means that counting began anew.
+        until_s: nothing from this minute on is counted.
+        errors: digest → minute → requests it gave no answer to.
     """
 
     at_s: float
     begin_s: int
     arms: dict[str, ArmCounts]
+    until_s: int = 0
+    errors: dict[str, dict[int, int]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -87,11 +91,11 @@ class EndpointMetrics:
         self._begin_s, self._read_s = 0, -math.inf
         self._last = Counted(at_s=0.0, begin_s=0, arms={})
 
-    def read(self, held: Mapping[str, Held], *, now_s: float) -> Counted:
-        """Counts of these versions since they were first read together. Raises: Unavailable."""
+    def read(self, held: Mapping[str, Held], *, now_s: float, since_s: float | None = None) -> Counted:
+        """Counts of these versions since they were first read together, or since then. Raises: Unavailable."""
         if self._held != held:
             self._held, self._captured, self._read_s = dict(held), {}, -math.inf
-            self._begin_s = int(now_s // MINUTE_S) * MINUTE_S
+            self._begin_s = int((now_s if since_s is None else since_s) // MINUTE_S) * MINUTE_S
         if now_s - self._read_s >= REFRESH_S:
             self._last, self._read_s = self._read(held, now_s=now_s), now_s
         return dataclasses.replace(self._last, at_s=min(now_s, self._last.at_s))
@@ -105,7 +109,9 @@ class EndpointMetrics:
             digest: _arm(_until(minutes[digest], until), self._scores(digest, held[digest], now_s=now_s))
             for digest in held
         }
-        return Counted(at_s=newest + 2 * MINUTE_S + self._delay_s + REFRESH_S, begin_s=first, arms=arms)
+        errors = {digest: _errors(_until(minutes[digest], until)) for digest in held}
+        at_s = newest + 2 * MINUTE_S + self._delay_s + REFRESH_S
+        return Counted(at_s=at_s, begin_s=first, arms=arms, until_s=until, errors=errors)
 
     def _asked(self, held: Mapping[str, Held], first: int, until: int) -> dict[str, Minutes]:
         queries, meant = [], dict[str, tuple[str, str]]()
@@ -148,7 +154,7 @@ class EndpointMetrics:
         if not self._capture_uri:
             return _Scores()
         kept = self._captured.setdefault(digest, _Captured())
-        first_s = max(self._begin_s, kept.read_s - _LATE_S)
+        first_s = max(self._begin_s, kept.read_s - LATE_S)
         for hour in range(int(first_s // HOUR_S), int(now_s // HOUR_S) + 1):
             folder = f"{datetime.fromtimestamp(hour * HOUR_S, UTC):%Y/%m/%d/%H}"
             for uri in self._storage.list(join(self._capture_uri, self._endpoint, version.variant, folder)):
@@ -209,14 +215,22 @@ def _unfinished(found: Minutes) -> Iterator[int]:
             yield minute
 
 
-def _arm(found: Minutes, scores: _Scores) -> ArmCounts:
-    """Totals. What was not timed counts as slower than every bound; a refusal (4XX) is the caller's, not an error."""
-    num, num_errors, buckets = 0, 0, [0] * (len(LATENCY_BOUNDS_S) + 1)
+def _errors(found: Minutes) -> dict[int, int]:
+    """Minute → requests without an answer; a refusal (4XX) is the caller's, not an error."""
+    errors = {}
     for minute, value in found["requests"].items():
-        asked = round(value)
         refused, failed = (round(found[name].get(minute, 0.0)) for name in ("e4", "e5"))
         unanswered = round(found["em"].get(minute, 0.0)) - refused  # with those that the container never answered
-        num, num_errors = num + asked, num_errors + min(asked, max(failed, unanswered))
+        errors[minute] = min(round(value), max(failed, unanswered))
+    return errors
+
+
+def _arm(found: Minutes, scores: _Scores) -> ArmCounts:
+    """Totals. What was not timed counts as slower than every bound."""
+    num, buckets = 0, [0] * (len(LATENCY_BOUNDS_S) + 1)
+    for minute, value in found["requests"].items():
+        asked = round(value)
+        num += asked
         timed, reached = round(found["timed"].get(minute, 0.0)), 0
         for i in range(len(LATENCY_BOUNDS_S)):
             up_to = max(reached, min(timed, round(timed * found[f"le{i}"].get(minute, 0.0) / 100)))
@@ -225,7 +239,7 @@ def _arm(found: Minutes, scores: _Scores) -> ArmCounts:
         buckets[-1] += max(asked, timed) - reached
     return ArmCounts(
         num_requests=num,
-        num_errors=num_errors,
+        num_errors=sum(_errors(found).values()),
         latencies=tuple(buckets),
         num_scores=scores.num,
         score_sum=scores.total,

@@ -40,24 +40,34 @@ class RolledBack(IntegrityError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """A production variant. `weight_pct`: of all callers; `count`: instances, 0 for what the settings say."""
+    """A production variant, or a shadow of one.
+
+    `weight_pct`: of all callers, of a shadow: of their requests that it gets copies of; `count`: instances, 0 for what
+    the settings say; `given`: variables of its container besides those that all have.
+    """
 
     name: str
     digest: str
     uri: str = ""
     weight_pct: float = 0.0
     count: int = 0
+    given: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Live:
-    """What the endpoint is. `pending`: the configuration that an update under way leads to."""
+    """What the endpoint is.
+
+    `pending`: the configuration that an update under way leads to; `shadow`: who gets copies of requests; beside it
+    there is one production variant.
+    """
 
     status: str
     config: str
     variants: tuple[Variant, ...]
     reason: str = ""
     pending: str = ""
+    shadow: Variant | None = None
 
     @property
     def is_moving(self) -> bool:
@@ -67,9 +77,13 @@ class Live:
         """Whether that variant runs that model."""
         return any((v.name, v.digest) == (variant, digest) for v in self.variants)
 
+    def copies_to(self, variant: str, digest: str) -> bool:
+        """Whether that shadow variant runs that model."""
+        return self.shadow is not None and (self.shadow.name, self.shadow.digest) == (variant, digest)
+
     @property
     def weights_pct(self) -> dict[str, float]:
-        """Of each variant."""
+        """Of each production variant."""
         return {variant.name: variant.weight_pct for variant in self.variants}
 
 
@@ -112,20 +126,16 @@ class Fleet:
         if found is None:
             return None
         status, config = found["EndpointStatus"], found.get("EndpointConfigName", "")
-        summaries = {v["VariantName"]: v for v in found.get("ProductionVariants", ())} if status in _SERVING else {}
-        placed = {name: (digest, count) for name, digest, count in self._placed(config)} if summaries else {}
-        variants = []
-        for name, summary in summaries.items():
-            digest, count = placed.get(name, ("", 0))
-            count = int(summary.get("DesiredInstanceCount", count))
-            weight = float(summary.get("CurrentWeight", 0.0))
-            variants.append(Variant(name=name, digest=digest, weight_pct=weight, count=count))
+        is_serving = status in _SERVING and bool(found.get("ProductionVariants"))
+        placed = {name: (digest, count) for name, digest, count in self._placed(config)} if is_serving else {}
+        shadows = found.get("ShadowProductionVariants", ()) if is_serving else ()
         return Live(
             status=status,
             config=config,
-            variants=tuple(variants),
+            variants=tuple(_seen(summary, placed) for summary in found["ProductionVariants"]) if is_serving else (),
             reason=found.get("FailureReason", ""),
             pending=found.get("PendingDeploymentSummary", {}).get("EndpointConfigName", ""),
+            shadow=next((_seen(summary, placed) for summary in shadows), None),
         )
 
     def settled(self) -> Live | None:
@@ -146,8 +156,9 @@ class Fleet:
             )
         return live
 
-    def become(self, variants: Sequence[Variant]) -> Live:
-        """Move to these variants; whoever was killed meanwhile and asks again is told the same.
+    def become(self, variants: Sequence[Variant], *, shadow: Variant | None = None) -> Live:
+        """Move to these variants, one of them where there is a shadow; whoever was killed meanwhile and asks again is
+        told the same.
 
         Raises: RolledBack with SageMaker's reason; ConfigError for a name that is taken, or what guardrails ignore.
         """
@@ -158,7 +169,7 @@ class Fleet:
             before=[v.name for v in (live.variants if live else variants)],
             after=[v.name for v in variants],
         )
-        config = self._make_config(variants)
+        config = self._make_config(variants, shadow)
         for _ in range(MAX_ATTEMPTS):
             if live is not None and live.config == config:
                 break
@@ -170,7 +181,7 @@ class Fleet:
                 break
         else:
             raise Unavailable(f"endpoint {self.name} refuses configuration {config}: {self._refusal}; retry")
-        return self._verified(live, config, variants)
+        return self._verified(live, config, variants, shadow)
 
     def weigh(self, weights_pct: Mapping[str, float]) -> Live:
         """Give these shares to variants by their names, all others nothing. Raises: Unavailable with the reason."""
@@ -223,17 +234,20 @@ class Fleet:
                 f"the container's log, group /aws/sagemaker/Endpoints/{self.name}"
             ) from None
 
-    def _verified(self, live: Live | None, config: str, variants: Sequence[Variant]) -> Live:
+    def _verified(self, live: Live | None, config: str, variants: Sequence[Variant], shadow: Variant | None) -> Live:
         self._known.clear()  # a model that was made anew under its old name must not pass
         self._digests.clear()
         live, wrong = (self.live() if live else None), "it is gone"
         if live is not None:
             missing = [v for v in variants if not live.holds(v.name, v.digest)]
+            if shadow is not None and not live.copies_to(shadow.name, shadow.digest):
+                missing.append(shadow)
             if live.config == config and not missing:
                 return live
             wrong = f"it is {live.status} with configuration {live.config}"
             if live.config == config:
-                models = {v.name: v.digest[:12] or "a stranger" for v in live.variants}
+                there = [*live.variants, *([live.shadow] if live.shadow else [])]
+                models = {v.name: v.digest[:12] or "a stranger" for v in there}
                 wrong += f", whose variants run {models}, not {missing[0].digest[:12]} in {missing[0].name}"
             wrong += f"; SageMaker's reason: {live.reason or 'none given'}"
         raise RolledBack(
@@ -265,36 +279,37 @@ class Fleet:
                 return now is not None and bool(pending) and pending in {now.pending, now.config}
         return True
 
-    def _make_config(self, variants: Sequence[Variant]) -> str:
+    def _make_config(self, variants: Sequence[Variant], shadow: Variant | None) -> str:
         """Models and configuration of these variants; their names follow from what is in them."""
-        settings = self._settings
-        asked: dict[str, Any] = {
-            "ProductionVariants": [
-                {
-                    "VariantName": variant.name,
-                    "ModelName": self._make_model(variant),
-                    "InitialInstanceCount": variant.count or settings.instance_count,
-                    "InstanceType": settings.instance,
-                    "InitialVariantWeight": variant.weight_pct,
-                }
-                for variant in variants
-            ]
-        }
+        asked: dict[str, Any] = {"ProductionVariants": [self._as_asked(variant) for variant in variants]}
+        if shadow is not None:
+            asked["ShadowProductionVariants"] = [self._as_asked(shadow)]
         if self._capture_uri:
+            modes = ["Output"] if shadow is None else ["Input", "Output"]  # answers are paired by what was asked
             asked["DataCaptureConfig"] = {
                 "EnableCapture": True,
-                "InitialSamplingPercentage": settings.capture_pct,
+                "InitialSamplingPercentage": self._settings.capture_pct if shadow is None else 100,
                 "DestinationS3Uri": self._capture_uri,
-                "CaptureOptions": [{"CaptureMode": "Output"}],
+                "CaptureOptions": [{"CaptureMode": mode} for mode in modes],
                 "CaptureContentTypeHeader": {"JsonContentTypes": ["application/json"]},
             }
         name = f"clearway-{sha256_of(canonical_json({'endpoint': self.name, **asked}))[:40]}"
         self._create(client("sagemaker").create_endpoint_config, EndpointConfigName=name, **asked, Tags=self._tags)
-        if self._placed(name) != tuple((v.name, v.digest, v.count or settings.instance_count) for v in variants):
+        wanted = [*variants, *([shadow] if shadow else [])]
+        if self._placed(name) != tuple((v.name, v.digest, v.count or self._settings.instance_count) for v in wanted):
             raise ConfigError(
                 f"endpoint configuration {name} exists and holds something else; it is not ours, delete or rename it"
             )
         return name
+
+    def _as_asked(self, variant: Variant) -> dict[str, Any]:
+        return {
+            "VariantName": variant.name,
+            "ModelName": self._make_model(variant),
+            "InitialInstanceCount": variant.count or self._settings.instance_count,
+            "InstanceType": self._settings.instance,
+            "InitialVariantWeight": variant.weight_pct,
+        }
 
     def _make_model(self, variant: Variant) -> str:
         if not variant.uri:
@@ -302,7 +317,7 @@ class Fleet:
                 f"variant {variant.name} runs {variant.digest}, of which no address is known; load it again"
             )
         settings = self._settings
-        given = {**self._variables, **model_variables(variant.uri, variant.digest)}
+        given = {**self._variables, **model_variables(variant.uri, variant.digest), **dict(variant.given)}
         container = {"Image": settings.image, "Environment": given}
         made_of = canonical_json({"container": container, "role": settings.role, **self._network})
         name = f"clearway-{variant.digest[:24]}-{sha256_of(made_of)[:16]}"
@@ -335,7 +350,8 @@ class Fleet:
             raise Unavailable(f"endpoint {self.name}: {error}; have the quota raised, then retry") from error
 
     def _check_ours(self, live: Live | None) -> None:
-        strangers = [v.name for v in live.variants if not v.digest] if live else []
+        there = [*live.variants, *([live.shadow] if live.shadow else [])] if live else []
+        strangers = [v.name for v in there if not v.digest]
         if strangers:
             raise ConfigError(
                 f"endpoint {self.name} exists and its variants {strangers} run models that are not ours; take another "
@@ -343,7 +359,7 @@ class Fleet:
             )
 
     def _placed(self, config: str) -> tuple[tuple[str, str, int], ...]:
-        """Variant, digest of its model and number of instances; a configuration never changes."""
+        """Variant, digest of its model and number of instances, of a shadow last; a configuration never changes."""
         if config not in self._known:
             found = self._described(
                 client("sagemaker").describe_endpoint_config, "ProductionVariants", EndpointConfigName=config
@@ -352,7 +368,7 @@ class Fleet:
                 return ()
             self._known[config] = tuple(
                 (v["VariantName"], self._digest(v["ModelName"]), int(v.get("InitialInstanceCount", 0)))
-                for v in found["ProductionVariants"]
+                for v in (*found["ProductionVariants"], *found.get("ShadowProductionVariants", ()))
             )
         return self._known[config]
 
@@ -378,6 +394,17 @@ class Fleet:
                     if not broke_off(error):
                         raise
         raise Unavailable(f"SageMaker answered {MAX_ATTEMPTS} times in part about endpoint {self.name}; try again")
+
+
+def _seen(summary: Mapping[str, Any], placed: Mapping[str, tuple[str, int]]) -> Variant:
+    """One variant as the endpoint describes it. `placed`: digest and instances of each, by the configuration."""
+    digest, count = placed.get(summary["VariantName"], ("", 0))
+    return Variant(
+        name=summary["VariantName"],
+        digest=digest,
+        weight_pct=float(summary.get("CurrentWeight", 0.0)),
+        count=int(summary.get("DesiredInstanceCount", count)),
+    )
 
 
 def is_close(one: Mapping[str, float], other: Mapping[str, float]) -> bool:

@@ -21,6 +21,7 @@ class TrafficState:
         dead_man: digest of the version that takes over when the controller falls silent; None while none is armed.
         broken: digest → why the endpoint itself took the version out of service, in words. It has given the version's
             traffic to the stable one, and the version is not loaded any more; loading it again makes a fresh start.
+        unaskable: loaded versions that nobody can ask directly now, because they are given copies of requests.
     """
 
     weights_pct: dict[str, float]
@@ -29,6 +30,7 @@ class TrafficState:
     mirror: str | None = None
     dead_man: str | None = None
     broken: dict[str, str] = field(default_factory=dict)
+    unaskable: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +83,8 @@ class Endpoint(Protocol):
     def load(self, *, uri: str, digest: str, epoch: int) -> None:
         """Load a package beside the others, verify its digest and warm it up; loading twice is a no-op.
 
+        Where the endpoint has no place for it while copies of requests are given, they end.
+
         Raises: IntegrityError, StaleWriter (epoch older than the endpoint has seen), Unavailable.
         """
         ...
@@ -127,7 +131,8 @@ class Endpoint(Protocol):
         """Scores and the digest of the model that answered; never logged.
 
         `digest` asks one loaded version directly; without it the live traffic table chooses, as for any caller.
-        Raises: Unavailable (also when nothing takes traffic), ConfigError for rows the model refuses.
+        Raises: Unavailable (also when nothing takes traffic), ConfigError for rows the model refuses, or a version that
+            is `unaskable`.
         """
         ...
 
@@ -150,12 +155,28 @@ class Endpoint(Protocol):
 
 def check_strategies(env: Environment, chain: Sequence[str]) -> None:
     """Raises: ConfigError if this environment's endpoint cannot carry a rollout of these strategies."""
-    impossible = sorted({"shadow", "ab_test"} & set(chain)) if env.endpoint.kind == "sagemaker" else []
-    if impossible:
+    if env.endpoint.kind != "sagemaker":
+        return
+    if "ab_test" in chain:
         raise ConfigError(
-            f"rollout strategy {', '.join(impossible)} cannot run on a SageMaker endpoint, which pairs no answers of a "
-            "shadow and takes no outcomes; allowed: blue_green, canary, watch, or endpoint.kind local"
+            "rollout strategy ab_test cannot run on a SageMaker endpoint, which takes no outcomes and keeps no caller "
+            "with a version; allowed: blue_green, canary, watch, shadow before one of them, or endpoint.kind local"
         )
+    if "shadow" in chain and (problem := shadow_problem(env)):
+        raise ConfigError(f"rollout strategy shadow cannot run on this SageMaker endpoint: {problem}")
+
+
+def shadow_problem(env: Environment) -> str:
+    """Why this environment's SageMaker endpoint can give nobody copies of requests; "" where it can."""
+    settings = env.sagemaker
+    if not settings.capture_pct:
+        return "sagemaker.capture_pct is 0, so nothing would be known of their answers; set it above 0"
+    if settings.shifting:
+        return (
+            f"sagemaker.shifting is {settings.shifting!r}, for which variants must keep their names, and SageMaker "
+            "allows one production variant beside a shadow; leave shifting and alarms empty, or shadow out"
+        )
+    return ""
 
 
 def open_endpoint(env: Environment, *, product: str) -> Endpoint:
