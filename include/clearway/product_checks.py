@@ -1,6 +1,7 @@
 """What no single field of product.yaml can know: whether its sections fit each other."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 from clearway.product import ColumnType, Product
@@ -16,16 +17,15 @@ LABEL_TYPES = (ColumnType.INT, ColumnType.FLOAT, ColumnType.BOOL)
 ROW_COLUMNS = ("key", "event_time", "day")
 # Arguments of Great Expectations that name columns.
 COLUMN_ARGS = ("column", "column_A", "column_B", "column_list", "column_set")
-# What Airflow takes in place of five fields.
-CRON_WORDS = ("@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")
-# Minute, hour, day of the month, month, day of the week (0 and 7 are Sunday): least, most, and names from the least on.
-CRON_FIELDS: tuple[tuple[int, int, tuple[str, ...]], ...] = (
-    (0, 59, ()),
-    (0, 23, ()),
-    (1, 31, ()),
-    (1, 12, ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")),
-    (0, 7, ("sun", "mon", "tue", "wed", "thu", "fri", "sat")),
-)
+# What Airflow itself takes in place of fields, in fields; other words (`@midnight`) croniter knows.
+CRON_WORDS = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@quarterly": "0 0 1 */3 *",
+    "@yearly": "0 0 1 1 *",
+}
 
 # Where in product.yaml, and what is wrong there.
 Mistake = tuple[Where, str]
@@ -203,30 +203,17 @@ def _first_days(spec: Product) -> Iterator[Mistake]:
 
 def _schedule(spec: Product) -> Iterator[Mistake]:
     schedule = spec.release.schedule
-    if schedule is not None and not is_cron(schedule):
+    if schedule is not None and not is_cron(schedule, after=spec.release.first_end):
         text = f"is {schedule!r}; allowed: five fields of cron, as '0 6 * * 1', or one of {', '.join(CRON_WORDS)}"
         yield ("release", "schedule"), text
 
 
-def is_cron(text: str) -> bool:
-    """Whether Airflow takes this for a schedule: a word, or five fields of numbers or names."""
-    fields = text.split()
-    if len(fields) != len(CRON_FIELDS):
-        return text in CRON_WORDS
-    return all(_is_field(field, *limits) for field, limits in zip(fields, CRON_FIELDS, strict=True))
+def is_cron(text: str, *, after: datetime) -> bool:
+    """Whether Airflow takes this for a schedule, and it comes at least once `after`; both ask croniter."""
+    from croniter import CroniterError, croniter  # type: ignore[import-untyped]  # noqa: PLC0415 - few have a schedule
 
-
-def _is_field(text: str, low: int, high: int, names: tuple[str, ...]) -> bool:
-    for piece in text.lower().split(","):
-        span, slash, step = piece.partition("/")
-        if slash and not (step.isascii() and step.isdigit() and 0 < int(step) <= high):
-            return False
-        if span == "*":
-            continue
-        ends = [low + names.index(end) if end in names else end for end in span.split("-")]
-        if len(ends) > 2 or not all(str(end).isascii() and str(end).isdigit() for end in ends):  # noqa: PLR2004
-            return False
-        numbers = [int(end) for end in ends]
-        if not low <= numbers[0] <= numbers[-1] <= high:
-            return False
+    try:
+        croniter(CRON_WORDS.get(text, text), after).get_next()
+    except CroniterError:
+        return False
     return True

@@ -5,13 +5,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from croniter import croniter
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 from clearway.contracts.errors import ConfigError
 from clearway.product import LoadedProduct
-from clearway.product_checks import CRON_WORDS, is_cron
 from clearway.product_yaml import find_product, list_products, load_product, parse_product
 
 # The smallest product there is; each error case below changes one thing in it.
@@ -378,22 +374,3 @@ def test_a_yaml_writer_can_write_products() -> None:
     text = yaml.safe_dump(yaml.safe_load(SMALLEST))
     assert "first: 2020-01-01" in text
     assert parse_product(text.encode(), path=PATH) == parse_product(SMALLEST.encode(), path=PATH)
-
-
-CRON = st.one_of(
-    st.from_regex(r"([0-9*,/-]{1,4}|mon|jan|sunday|L|1#2)( ([0-9*,/-]{1,4}|mon|FEB|[a-z]{3})){3,5}", fullmatch=True),
-    st.tuples(*[st.sampled_from(["*", "*/5", "1-3", "0", "1,5", "7", "31", "60", "2-1", "*/0"])] * 5).map(" ".join),
-)
-
-
-@given(CRON)
-@example("0 6 * * 1")
-@example("*/15 0-6,12 1 jan-mar sun")
-@example("@weekly")
-@example("@sometimes")
-@example("")
-def test_what_passes_for_a_schedule_is_one(text: str) -> None:
-    if is_cron(text):
-        assert text in CRON_WORDS or croniter.is_valid(text)
-    else:
-        assert text not in {"0 6 * * 1", "*/15 0-6,12 1 jan-mar sun", "@weekly"}
