@@ -81,7 +81,7 @@ def text(num_steps: int) -> dict[str, Any]:
         "num_bytes_learned": sum(len(document.encode()) for document in learned),
         "share_held_word_for_word": sum(document in set(learned) for document in set(held)) / len(set(held)),
         "bits_per_byte": sum(s.bits for s in found) / sum(s.num_bytes for s in found),
-        "deflate_primed": float(np.average(Compressor(learned).bits_per_byte(judged), weights=lengths)),
+        "deflate_primed": float(np.average(Compressor.after(learned).bits_per_byte(judged), weights=lengths)),
         "lzma_primed": _lzma_primed(learned, judged),
         "deflate_joined": 8 * len(zlib.compress(raw, 9)) / len(raw),
         "lzma_joined": 8 * len(lzma.compress(raw, preset=9)) / len(raw),

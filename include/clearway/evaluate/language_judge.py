@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from clearway.contracts.codec import from_jsonable, to_jsonable
 from clearway.contracts.verdict import Check, Judgement
+from clearway.evaluate.compressor import DICTIONARY_FILE, Compressor
 from clearway.evaluate.evidence import CANDIDATE, CHAMPION
 from clearway.evaluate.judging import first_unseen_day, unseen_check
 from clearway.evaluate.kinds import Case, Frame
@@ -58,7 +59,12 @@ class LanguageJudge:
             text=parts.text,
         )
         extra = [unseen_check(case.candidate, documents.holdout_start), *operational()]
-        return LanguageFound(evidence_found=evidence, margin=gated.margin, judgement=judge_texts(gated, extra))
+        return LanguageFound(
+            evidence_found=evidence,
+            margin=gated.margin,
+            judgement=judge_texts(gated, extra),
+            dictionary=Compressor.after(documents.train[parts.text].to_pylist()).dictionary,
+        )
 
     def _scored(self, documents: Documents) -> Texts:
         case, product = self._case, self._case.ground.product.spec
@@ -84,11 +90,12 @@ class LanguageJudge:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LanguageFound:
-    """A `kinds.Found`."""
+    """A `kinds.Found`. `dictionary`: what the compressor has read; the account of a run asks it about later texts."""
 
     evidence_found: TextEvidence
     margin: float
     judgement: Judgement
+    dictionary: bytes
 
     def evidence(self) -> Mapping[str, Any]:
         thresholds = {"margin": self.margin, "tolerated_share": TOLERATED_SHARE, "slice_room": SLICE_ROOM}
@@ -98,7 +105,7 @@ class LanguageFound:
         return render(self.evidence_found, self.judgement, margin=self.margin, frame=frame)
 
     def files(self) -> Mapping[str, bytes]:
-        return {}
+        return {DICTIONARY_FILE: self.dictionary}
 
 
 def _score(package: Package, table: pa.Table) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

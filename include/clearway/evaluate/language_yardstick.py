@@ -22,7 +22,7 @@ def measure(ground: Ground) -> TextYardstick:
     """See `kinds.yardsticks_of`."""
     text = ground.product.spec.language.text
     documents = read_documents(ground.storage, ground.dataset, product=ground.product, env=ground.env)
-    compressor, judged = Compressor(documents.train[text].to_pylist()), drawn(documents, ground)
+    compressor, judged = Compressor.after(documents.train[text].to_pylist()), drawn(documents, ground)
     return TextYardstick(bits_per_byte=tuple(compressor.bits_per_byte(judged[text].to_pylist()).tolist()))
 
 

@@ -123,6 +123,7 @@ class Driver:
         fault = planted(self.env, self.product.name)
         result: dict[str, Any] = {
             "product": self.product.name,
+            "kind": self.product.spec.model.kind,
             "releases": to_jsonable(releases),
             "weeks": to_jsonable(played),
             "drills": to_jsonable(tuple(drilled)),

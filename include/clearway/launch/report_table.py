@@ -2,6 +2,7 @@
 
 import io
 import shutil
+from collections.abc import Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -22,6 +23,11 @@ BUDGET_S = {
     "total_s": ("this command", None),
 }
 MEMORY_BUDGET_MIB = 4096
+# What a kind of model (`model.kind`) is measured by, and the reference that it is measured beside.
+FIGURES = {
+    "tabular": ((("AUC", "auc"), ("log-loss", "log_loss")), "LightGBM"),
+    "language": ((("bits per byte", "bits_per_byte"),), "compressor"),
+}
 
 
 def render_account(result: dict[str, Any]) -> str:
@@ -29,7 +35,7 @@ def render_account(result: dict[str, Any]) -> str:
     console = new_console(max(MIN_WIDTH, shutil.get_terminal_size((MIN_WIDTH, 40)).columns))
     for fault in result.get("planted", []):
         console.print(f"PLANTED FAULT: {fault['fault']} in every batch from {fault['from']} on.", markup=False)
-    console.print(_releases(result["releases"]))
+    console.print(_releases(result["releases"], kind=result["kind"]))
     console.print(_stages(result["releases"]))
     for release in result["releases"]:
         if release["outcome"] != "promoted" and release["reason"]:
@@ -61,11 +67,12 @@ def new_table(title: str) -> Table:
     return Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
 
 
-def _releases(releases: list[dict[str, Any]]) -> Table:
+def _releases(releases: list[dict[str, Any]], *, kind: str) -> Table:
+    figures, reference = FIGURES[kind]
     table = new_table("Releases, and how their models did on the rows they served")
     for name in ("#", "trigger", "as of", "outcome", "champion"):
         table.add_column(name, no_wrap=True)
-    for name in ("weeks", "rows", "AUC", "LightGBM", "log-loss", "LightGBM"):
+    for name in ("weeks", "rows", *(title for figure, _ in figures for title in (figure, reference))):
         table.add_column(name, justify="right", no_wrap=True)
     for number, release in enumerate(releases, 1):
         table.add_row(
@@ -74,16 +81,15 @@ def _releases(releases: list[dict[str, Any]]) -> Table:
             release["as_of"][:10],
             release["outcome"],
             f"{_short(release['champion_before'])} → {_short(release['champion_after'])}",
-            *_served(release["served"]),
+            *_served(release["served"], [key for _, key in figures]),
         )
     return table
 
 
-def _served(served: dict[str, Any] | None) -> tuple[str, ...]:
+def _served(served: dict[str, Any] | None, keys: Sequence[str]) -> tuple[str, ...]:
     if served is None:
-        return ("-",) * 6
-    score, reference = served["score"] or {}, served["reference"] or {}
-    figures = [(score, "auc"), (reference, "auc"), (score, "log_loss"), (reference, "log_loss")]
+        return ("-",) * (2 + 2 * len(keys))
+    figures = [(served[side], key) for key in keys for side in ("score", "reference")]
     texts = [f"{values[key]:.4f}" if values else "-" for values, key in figures]
     return (str(len(served["batch_ids"])), f"{served['num_rows']:,}", *texts)
 

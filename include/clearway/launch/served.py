@@ -1,7 +1,8 @@
-"""How well each model did on the batches it really served, beside LightGBM on the same rows.
+"""How well each model did on the batches it really served, beside a reference on the same rows.
 
-Predictions are those the endpoint logged, labels those that have arrived since. The LightGBM model is the one that the
-release's own evaluation fitted as its reference: same training rows, no look at later ones.
+Predictions are those the endpoint logged, labels those that have arrived since. The reference is the one that the
+release's own evaluation fitted: LightGBM on the same training rows, or a compressor that has read the newest training
+texts; no look at later ones.
 """
 
 from dataclasses import dataclass
@@ -33,31 +34,37 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TextScore:
+    """Bits per byte of texts, their ends included; smaller is better."""
+
+    bits_per_byte: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
     """One model's service.
 
     Args:
         batch_ids: batches it answered for, whether or not their labels have arrived.
-        num_rows: predictions with a label, which is what the scores are made of; 0 leaves them None.
-        reference: LightGBM on the same rows; None if that release left no reference model.
+        num_rows: predictions with a label, or texts, which is what the scores are made of; 0 leaves them None.
+        reference: LightGBM or a compressor on the same rows; None if that release left none.
     """
 
     model_digest: str
     batch_ids: tuple[str, ...]
     num_rows: int
-    score: Score | None
-    reference: Score | None
+    score: Score | TextScore | None
+    reference: Score | TextScore | None
 
 
 def measure_served(env: Environment, product: LoadedProduct, *, releases: dict[str, str]) -> dict[str, Served]:
-    """Service of every model in the prediction log, by digest; `releases`: model digest → release that made it.
+    """Service of every model in the prediction log, by digest; `releases`: model digest → release that made it."""
+    if product.spec.label is None:
+        from clearway.launch.served_texts import measure_texts  # noqa: PLC0415 - each kind its own libraries
 
-    Of a product without a label nothing is known.
-    """
+        return measure_texts(env, product, releases=releases)
     import pyarrow.compute as pc  # noqa: PLC0415
 
-    if product.spec.label is None:
-        return {}
     storage, layout = open_storage(env.store_root), Layout(env.store_root, product.name)
     batch_ids = landed_batches(storage, layout)
     log = _log_with_labels(storage, layout, product, batch_ids)
@@ -91,7 +98,7 @@ def _log_with_labels(storage: Storage, layout: Layout, product: LoadedProduct, b
     labels = read_labels(
         storage,
         layout,
-        _everything(storage, layout, product.name, batch_ids),
+        everything(storage, layout, product.name, batch_ids),
         table=spec.tabular.label.table,
         key=spec.features.key,
         column=spec.tabular.label.column,
@@ -99,7 +106,7 @@ def _log_with_labels(storage: Storage, layout: Layout, product: LoadedProduct, b
     return log.join(labels, keys="key", join_type="left outer")
 
 
-def _everything(storage: Storage, layout: Layout, product: str, batch_ids: list[str]) -> "DatasetDocument":
+def everything(storage: Storage, layout: Layout, product: str, batch_ids: list[str]) -> "DatasetDocument":
     """All landed labels and computed features as they are now."""
     from clearway.infra.datasets import DatasetDocument, Piece  # noqa: PLC0415
 
@@ -144,7 +151,7 @@ def _reference(
         return None
     package = open_package(storage, layout.model(digest), digest, key_folder=env.home / "keys")
     batch_ids = sorted(set(rows["batch_id"].to_pylist()))
-    features = read_features(storage, layout, _everything(storage, layout, product.name, batch_ids))
+    features = read_features(storage, layout, everything(storage, layout, product.name, batch_ids))
     joined = features.join(rows.select(["key", "label"]), keys="key", join_type="inner")
     if len(joined) != len(rows):
         raise IntegrityError(f"{len(rows) - len(joined)} served rows of {digest[:8]} have no features any more")

@@ -8,10 +8,12 @@ import pytest
 
 from clearway.contracts.codec import to_jsonable
 from clearway.contracts.verdict import Verdict
+from clearway.evaluate.compressor import DICTIONARY_FILE, Compressor
 from clearway.evaluate.kinds import Case, Ground, yardsticks_of
 from clearway.evaluate.language_judge import LanguageJudge
 from clearway.evaluate.run import run
 from clearway.infra.storage import to_path
+from clearway.language.documents import read_documents
 from clearway.product_language import LanguageGates
 from evaluate_kit import evaluate_inputs
 from language_kit import STORAGE, World, make_world
@@ -36,6 +38,11 @@ def judged_in(world: World, candidate, champion=None):
     return stopped(judge.judge(list).judgement.checks)
 
 
+def learned(world: World) -> list[str]:
+    """Texts of the training part."""
+    return read_documents(STORAGE, world.dataset, product=world.product, env=world.env).train["text"].to_pylist()
+
+
 def stopped(checks) -> set[str]:
     return {c.name for c in checks if c.is_decisive and c.verdict is not Verdict.PASS}
 
@@ -51,6 +58,8 @@ def test_an_honest_first_model_passes_and_a_rerun_finds_the_same_bytes(world: Wo
     assert content["evidence"]["num_blocks"] == 8
     assert 0 < content["evidence"]["bits"]["candidate"] < content["evidence"]["bits"]["compressor"]
     assert b"<script" not in page and len(page) < 200_000
+    kept = STORAGE.read(world.layout.release(inputs.release_id, "evaluate", DICTIONARY_FILE))
+    assert Compressor(kept).bits_per_byte(["a queue"]) == Compressor.after(learned(world)).bits_per_byte(["a queue"])
     assert run(inputs, product=world.product, env=world.env) == out
     to_path(out.evaluation_uri).unlink()
     assert run(inputs, product=world.product, env=world.env).evaluation_digest == out.evaluation_digest

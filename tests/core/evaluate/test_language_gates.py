@@ -122,11 +122,14 @@ def test_a_mean_is_that_of_all_bytes_together():
 
 
 def test_the_compressor_knows_what_was_learned_and_only_the_newest_of_it():
-    fresh, learned = Compressor(["nothing of the kind"]), Compressor(["it says this word for word, then it ends"])
+    fresh, learned = (
+        Compressor.after(["nothing of the kind"]),
+        Compressor.after(["it says this word for word, then it ends"]),
+    )
     text = ["it says this word for word, then it ends"]
     assert learned.bits_per_byte(text)[0] <= 1 and fresh.bits_per_byte(text)[0] > 4
     rng = np.random.default_rng(0)
     noise = ["".join(map(chr, rng.integers(33, 127, 1000))) for _ in range(WINDOW_BYTES // 1000 + 1)]
-    assert Compressor([*text, *noise]).bits_per_byte(text)[0] > 4
-    assert Compressor([*noise, *text]).bits_per_byte(text)[0] <= 1
-    assert Compressor(text * 40_000).bits_per_byte(noise)[0] > 6  # repeated texts leave the window to others
+    assert Compressor.after([*text, *noise]).bits_per_byte(text)[0] > 4
+    assert Compressor.after([*noise, *text]).bits_per_byte(text)[0] <= 1
+    assert Compressor.after(text * 40_000).bits_per_byte(noise)[0] > 6  # repeated texts leave the window to others

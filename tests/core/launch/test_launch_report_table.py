@@ -28,7 +28,7 @@ from clearway.launch.account import (
 from clearway.launch.drill import Drilled
 from clearway.launch.replay import Played
 from clearway.launch.report_table import render_account
-from clearway.launch.served import Score, Served
+from clearway.launch.served import Score, Served, TextScore
 
 
 def stages(**verdicts: str) -> tuple[Stage, ...]:
@@ -89,6 +89,7 @@ def account(*releases: Release, **more: Any) -> dict[str, Any]:
         healthy_s=20.0, first_release_s=61.2, week_median_s=9.0, week_max_s=12.0, retraining_release_max_s=None
     )
     return {
+        "kind": "tabular",
         "releases": to_jsonable(releases),
         "stack": stack,
         "times": {**to_jsonable(times), "total_s": 200.0},
@@ -105,6 +106,22 @@ def test_the_table_shows_model_and_reference_side_by_side() -> None:
     assert "pass 1.5 s" in text
     assert "curl -s http://127.0.0.1:8890/invocations" in text
     assert "2345 MiB" in text
+
+
+def test_models_of_texts_are_shown_by_bits_per_byte_beside_the_compressor() -> None:
+    served = Served(
+        model_digest="b" * 64,
+        batch_ids=("2016-01-01",),
+        num_rows=1234,
+        score=TextScore(bits_per_byte=1.9876),
+        reference=TextScore(bits_per_byte=2.3456),
+    )
+    unknown = release(served=Served(model_digest="b" * 64, batch_ids=(), num_rows=0, score=None, reference=None))
+    text = render_account(account(release(served=served), unknown, kind="language"))
+    head, *lines = [line for line in text.splitlines() if "bits per byte" in line or "bbbbbbbb" in line]
+    assert head.split()[-4:] == ["bits", "per", "byte", "compressor"]
+    assert "LightGBM" not in text
+    assert [line.split()[-4:] for line in lines] == [["1", "1,234", "1.9876", "2.3456"], ["0", "0", "-", "-"]]
 
 
 def test_a_rejection_gives_its_reason_and_serves_nothing() -> None:
