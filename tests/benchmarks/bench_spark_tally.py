@@ -1,4 +1,4 @@
-"""A batch counted by Spark from Parquet files, 0.3 to 3 million rows x 30 columns, beside the same counts in pieces.
+"""A batch counted by Spark from Parquet files, 1 to 30 million rows x 30 columns, beside the same counts in pieces.
 
     python tests/benchmarks/bench_spark_tally.py [MILLIONS …]
 
@@ -28,7 +28,7 @@ from clearway.measures.tally import Tally, tally
 from clearway.monitor.batch_rows import ROWS_PER_PIECE, BatchRows
 from clearway.monitor.spark_tally import spark_tally
 
-MILLIONS = (0.3, 1.0, 3.0)
+MILLIONS = (1.0, 3.0, 10.0, 30.0)
 NUM_DRAWN = 8
 
 

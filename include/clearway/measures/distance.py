@@ -44,6 +44,7 @@ from clearway.measures.jensen_shannon import jensen_shannon
 from clearway.measures.kolmogorov_smirnov import kolmogorov_smirnov
 from clearway.measures.psi import psi
 from clearway.measures.season import season_batches
+from clearway.measures.size import MIN_VALUES, Sizes, sizes_of, times_beyond
 from clearway.measures.tally import ColumnTally, Entry, Tally, tally, tally_column
 from clearway.measures.together import usual_separations
 from clearway.measures.total_variation import total_variation
@@ -76,7 +77,10 @@ class Drift:
         limit: what training batches themselves reached; None when the reference has too few batches.
         p_value: chance that one more batch like those of training lies this far away; None for too few batches.
         psi, jensen_shannon, kolmogorov_smirnov (at least, at most): for readers who know them; no decision reads them.
-        unseen: share of values that training never held; None for a column with too many of them, or without a grid.
+        unseen: share of values (of numbers, of those that are not zero) that training never held; None for a column
+            with too many of them, without a grid, or with too few values to ask.
+        size_factor: how many times larger or smaller than in any training batch values typically are, zeros apart; 1
+            for no more; None for too few of them, or too few training batches.
         missing, missing_reference, missing_limit: shares of rows without a value.
         num_values: rows with a value in the batch.
     """
@@ -92,6 +96,7 @@ class Drift:
     jensen_shannon: float | None
     kolmogorov_smirnov: tuple[float, float] | None
     unseen: float | None
+    size_factor: float | None
     missing: float
     missing_reference: float
     missing_limit: float | None
@@ -240,7 +245,8 @@ def _drift(name: str, entry: Entry, counted: ColumnTally, draws_RD: Floats | Non
         psi=psi(p, q) if has_values else None,
         jensen_shannon=jensen_shannon(p, q) if has_values else None,
         kolmogorov_smirnov=kolmogorov_smirnov(p, q) if has_values and entry["kind"] == NUMERIC else None,
-        unseen=counted.unseen,
+        unseen=counted.unseen if entry["kind"] != NUMERIC or counted.num_asked >= MIN_VALUES else None,
+        size_factor=times_beyond(counted.num_sized, counted.log_sum, usual) if (usual := entry.get("size")) else None,
         missing=current.missing_share,
         missing_reference=entry["missing"],
         missing_limit=entry["missing_limit"],
@@ -278,8 +284,12 @@ def _feature(
     distances = {WHOLE: _left_out(bins, kind, scale=entry["sd"])}
     distances |= {s: _left_out(bins.of(batches), kind, scale=entry["sd"]) for s, batches in seasons.items()}
     grid = _grid(column, batch_N, spread=entry["sd"]) if kind == NUMERIC else None
-    of_seasons = {s: _described(bins.of(batches), kind, distances[s]) for s, batches in seasons.items()}
-    entry |= _described(bins, kind, distances[WHOLE]) | {"grid": grid}
+    sizes = _sizes(column, batch_N, spread=entry["sd"]) if kind == NUMERIC else None
+    of_seasons = {
+        s: _described(bins.of(batches), kind, distances[s]) | {"size": sizes.of(batches).usual() if sizes else None}
+        for s, batches in seasons.items()
+    }
+    entry |= _described(bins, kind, distances[WHOLE]) | {"grid": grid, "size": sizes.usual() if sizes else None}
     return entry | ({"seasons": of_seasons} if of_seasons else {}), distances
 
 
@@ -302,6 +312,13 @@ def _grid(column: pa.ChunkedArray, batch_N: Ints, *, spread: float) -> list[int]
     values = numbers_of(column)
     is_present = np.isfinite(values)
     return points_of(values[is_present], batch_N[is_present], spread=spread)
+
+
+def _sizes(column: pa.ChunkedArray, batch_N: Ints, *, spread: float) -> Sizes:
+    values = numbers_of(column)
+    is_present = np.isfinite(values)
+    num_batches = int(batch_N.max()) + 1
+    return sizes_of(values[is_present], batch_N[is_present], num_batches=num_batches, spread=spread)
 
 
 def _usual(sample: dict[str, list[Any]], chosen: Ints, table: pa.Table, batch_N: Ints) -> list[float]:

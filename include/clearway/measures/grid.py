@@ -1,7 +1,8 @@
 """The points a column of numbers lies on: readings come on a grid (whole minutes, wind in steps of a knot).
 
 Another unit is another grid. That shows where no distance can: wind and visibility vary by their own size from week to
-week, but the values they are read at stay the same. Points are a set, so batches add up by union.
+week, but the values they are read at stay the same. Points are a set, so batches add up by union. Zeros are left out:
+no rain is no rain in every unit, and dry hours would hide the wet ones.
 """
 
 # ruff: noqa: N803, N806 - shape letters in names
@@ -20,7 +21,7 @@ STEP = 1e-3
 MAX_STEP = float(np.iinfo(np.int32).max)
 # A column with more points has no grid; as for names of categories, this bounds the size of the reference.
 MAX_POINTS = 500
-# Largest share of training rows at points that only one training batch holds; with more, new points are nothing new.
+# Largest share of training values at points that only one training batch holds; with more, new points are nothing new.
 MAX_LONELY = 0.05
 
 
@@ -33,19 +34,24 @@ def points_of(values_N: Floats, batch_N: Ints, *, spread: float) -> list[int] | 
     """
     if not values_N.size or spread <= 0:
         return None
-    points_P, at_N = np.unique(_steps(values_N, spread), return_inverse=True)
-    if len(points_P) > MAX_POINTS:
+    steps_N = _steps(values_N, spread)
+    is_told = steps_N != 0
+    points_P, at_N = np.unique(steps_N[is_told], return_inverse=True)
+    if not 0 < len(points_P) <= MAX_POINTS:
         return None
     held_PT = np.zeros((len(points_P), int(batch_N.max()) + 1), dtype=np.int64)
-    np.add.at(held_PT, (at_N, batch_N), 1)
-    lonely = held_PT[(held_PT > 0).sum(axis=1) == 1].sum() / values_N.size
+    np.add.at(held_PT, (at_N, batch_N[is_told]), 1)
+    lonely = held_PT[(held_PT > 0).sum(axis=1) == 1].sum() / at_N.size
     return points_P.tolist() if lonely <= MAX_LONELY else None
 
 
-def off_grid(values_N: Floats, points_P: Sequence[int], *, spread: float) -> int:
-    """How many finite values lie beside every point. `points_P`, `spread`: of the training values, see `points_of`."""
+def off_grid(values_N: Floats, points_P: Sequence[int], *, spread: float) -> tuple[int, int]:
+    """How many finite values lie beside every point, and of how many that are not zero. `points_P`, `spread`: of the
+    training values, see `points_of`."""
     near = np.asarray(points_P, dtype=np.int64)[:, None] + np.asarray([-1, 0, 1])
-    return int(values_N.size - np.isin(_steps(values_N, spread), near).sum())
+    steps_N = _steps(values_N, spread)
+    told_N = steps_N[steps_N != 0]
+    return int(told_N.size - np.isin(told_N, near).sum()), int(told_N.size)
 
 
 def _steps(values_N: Floats, spread: float) -> Ints:

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from clearway.measures.bins import NUMERIC, Bins, Floats, Ints, count_rows, finite_of
 from clearway.measures.grid import off_grid
+from clearway.measures.size import size_sum
 
 Entry = Mapping[str, Any]
 
@@ -30,12 +31,15 @@ class ColumnTally:
     Args:
         bins: a row per day. [D, B]
         num_unseen: values that training never held; None for a column without a word for new.
-        num_asked: values that were asked whether they are.
+        num_asked: values that were asked whether they are; of numbers, those that are not zero.
+        num_sized, log_sum: values that are not zero, and the sum of their logarithms; 0 for a column without a size.
     """
 
     bins: Bins
     num_unseen: int | None
     num_asked: int
+    num_sized: int = 0
+    log_sum: float = 0.0
 
     @property
     def unseen(self) -> float | None:
@@ -78,14 +82,16 @@ def tally(entries: Mapping[str, Entry], table: pa.Table, *, days: npt.ArrayLike 
 def tally_column(entry: Entry, column: pa.ChunkedArray, code_N: Ints, *, num_days: int) -> ColumnTally:
     """One column. `code_N`: day of each row, from 0 on."""
     bins = count_rows(column, entry, code_N, num_batches=num_days)
-    num_unseen, num_asked = _num_unseen(column, entry)
-    return ColumnTally(bins=bins, num_unseen=num_unseen, num_asked=num_asked)
+    if entry["kind"] != NUMERIC:
+        num_unseen, num_asked = _num_unseen_names(column, entry)
+        return ColumnTally(bins=bins, num_unseen=num_unseen, num_asked=num_asked)
+    values = finite_of(column)
+    beside, asked = off_grid(values, entry["grid"], spread=entry["sd"]) if entry.get("grid") else (None, 0)
+    num_sized, log_sum = size_sum(values, spread=entry["sd"]) if entry.get("size") else (0, 0.0)
+    return ColumnTally(bins=bins, num_unseen=beside, num_asked=asked, num_sized=num_sized, log_sum=log_sum)
 
 
-def _num_unseen(column: pa.ChunkedArray, entry: Entry) -> tuple[int | None, int]:
-    if entry["kind"] == NUMERIC:
-        values = finite_of(column)
-        return (off_grid(values, entry["grid"], spread=entry["sd"]) if entry.get("grid") else None), values.size
+def _num_unseen_names(column: pa.ChunkedArray, entry: Entry) -> tuple[int | None, int]:
     if entry.get("seen") is None:
         return None, 0
     text = column.cast(pa.string())
@@ -100,6 +106,8 @@ def _on(column: ColumnTally, own: tuple[int, ...], days: Ints) -> ColumnTally:
         bins=Bins(*(_spread(part, rows, len(days)) for part in column.bins)),
         num_unseen=column.num_unseen,
         num_asked=column.num_asked,
+        num_sized=column.num_sized,
+        log_sum=column.log_sum,
     )
 
 
@@ -115,4 +123,6 @@ def _sum(one: ColumnTally, other: ColumnTally) -> ColumnTally:
         bins=Bins(*(a + b for a, b in zip(one.bins, other.bins, strict=True))),
         num_unseen=(one.num_unseen or 0) + (other.num_unseen or 0) if has_word else None,
         num_asked=one.num_asked + other.num_asked,
+        num_sized=one.num_sized + other.num_sized,
+        log_sum=one.log_sum + other.log_sum,
     )

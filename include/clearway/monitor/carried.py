@@ -23,6 +23,10 @@ JUMP_FROM = 3.0
 # Of a feature's values, the share that training never held, with which it is still known, and with which it is strange.
 # On flights no week brought more than 0.31, nor 0.30 more than the week before; another unit brings at least 0.83.
 KNOWN_UNSEEN, STRANGE_UNSEEN = 0.25, 0.7
+# How many times larger or smaller than in any training batch values are that still have their size, and that have
+# another one. On flights no week of 58,862 was beyond 3.2 times; hours for minutes are 60 times smaller, less what the
+# world does meanwhile.
+SAME_SIZE, OTHER_SIZE = 2.0, 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +40,7 @@ class Carried:
         sudden: features that jumped from within their limit to far beyond it, and have not come back.
         calm: features near their limit or within it in the newest batch, whoever served; only from there can one jump.
         strange, known: the same by values that training never held, however near they lie.
+        resized, sized: the same by how large values are, zeros apart; a batch without enough of them leaves both.
         stream: window by window, whether anything changed at all; see `false_discovery`.
     """
 
@@ -48,13 +53,15 @@ class Carried:
     calm: tuple[str, ...] = ()
     strange: tuple[str, ...] = ()
     known: tuple[str, ...] = ()
+    resized: tuple[str, ...] = ()
+    sized: tuple[str, ...] = ()
     stream: Stream = field(default_factory=Stream)
     estimator: Estimator = field(default_factory=Estimator)
 
     @property
     def held(self) -> tuple[str, ...]:
         """Features that a person has to look at before anything is trained on them."""
-        return tuple(sorted({*self.sudden, *self.strange}))
+        return tuple(sorted({*self.sudden, *self.strange, *self.resized}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +114,9 @@ def carry(
         sudden=_jumped(drift.features, policy, mine.calm, mine.sudden, is_calm=_is_calm, is_far=_is_far(policy)),
         calm=tuple(sorted(f.name for f in drift.features if _is_calm(f, up_to=JUMP_FROM))),
         strange=_jumped(drift.features, policy, mine.known, mine.strange, is_calm=_is_known, is_far=_is_strange),
-        known=tuple(sorted(f.name for f in drift.features if _is_known(f))),
+        known=tuple(sorted(f.name for f in drift.features if _is_known(f) or _is_silent(f, mine.known))),
+        resized=_jumped(drift.features, policy, mine.sized, mine.resized, is_calm=_has_its_size, is_far=_has_another),
+        sized=tuple(sorted(f.name for f in drift.features if _has_its_size(f) or _is_unsized(f, mine.sized))),
         stream=stream,
     )
 
@@ -117,7 +126,13 @@ def _begun(before: Carried, champion: str | None) -> Carried:
 
     Limits differ, but none of 732 changes of champions on flights made a calm feature jump (docs/reference/drift.md).
     """
-    return Carried(model_digest=champion, calm=before.calm, known=before.known, estimator=before.estimator.of(champion))
+    return Carried(
+        model_digest=champion,
+        calm=before.calm,
+        known=before.known,
+        sized=before.sized,
+        estimator=before.estimator.of(champion),
+    )
 
 
 def _jumped(
@@ -149,8 +164,25 @@ def _is_known(feature: FeatureDrift) -> bool:
     return feature.unseen is not None and feature.unseen <= KNOWN_UNSEEN
 
 
+def _is_silent(feature: FeatureDrift, known: Sequence[str]) -> bool:
+    """Whether it said nothing in this batch, and was known: a week without rain says nothing of its unit."""
+    return feature.unseen is None and feature.name in known
+
+
 def _is_strange(feature: FeatureDrift) -> bool:
     return feature.unseen is not None and feature.unseen >= STRANGE_UNSEEN
+
+
+def _has_its_size(feature: FeatureDrift) -> bool:
+    return feature.size_factor is not None and feature.size_factor <= SAME_SIZE
+
+
+def _has_another(feature: FeatureDrift) -> bool:
+    return feature.size_factor is not None and feature.size_factor >= OTHER_SIZE
+
+
+def _is_unsized(feature: FeatureDrift, sized: Sequence[str]) -> bool:
+    return feature.size_factor is None and feature.name in sized
 
 
 def _excess(feature: FeatureDrift) -> float:

@@ -42,7 +42,8 @@ class Window:
         surprise: what the batch's texts cost that champion beyond held-out ones, bits per byte, as a multiple of what a
             batch like them may by chance; below 0 for cheaper ones, or None.
         faults: plain sentences about lost input (an outage, too few rows); any of them silences this window.
-        sudden: features that jumped far beyond their limit, or to values training never held, and have not come back.
+        sudden: features that jumped far beyond their limit, to values training never held or to another size, and have
+            not come back.
         num_batches: batches from this champion's first window to this one.
         num_new_rows: labelled rows that arrived in that time.
         num_unlabelled: batches in a row, to this one, without enough labels to judge this champion.
@@ -261,9 +262,9 @@ def _why_silenced(newest: Window) -> tuple[Answer, tuple[str, ...]] | None:
     if newest.sudden:
         names = ", ".join(newest.sudden[:MAX_NAMES]) + (", …" if len(newest.sudden) > MAX_NAMES else "")
         text = (
-            f"held for a person: {len(newest.sudden)} features jumped, far beyond their limit or to values that "
-            f"training never held ({names}), as a changed unit, a changed code or poisoned data would; repair them, or "
-            "start a release by hand"
+            f"held for a person: {len(newest.sudden)} features jumped, far beyond their limit, to values that training "
+            f"never held or to another size ({names}), as a changed unit, a changed code or poisoned data would; "
+            "repair them, or start a release by hand"
         )
         return Answer.ALERT, (text,)
     return None

@@ -233,6 +233,7 @@ def _feature(drift: Drift, num_rows: int, *, ignore: Sequence[str]) -> FeatureDr
         jensen_shannon=_finite(drift.jensen_shannon),
         kolmogorov_smirnov=drift.kolmogorov_smirnov,
         unseen=drift.unseen,
+        size_factor=_finite(drift.size_factor),
         missing=drift.missing,
         missing_reference=drift.missing_reference,
     )

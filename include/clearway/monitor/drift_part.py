@@ -29,6 +29,7 @@ class FeatureDrift:
     missing: float
     missing_reference: float
     effect: float | None = None
+    size_factor: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
+from clearway.monitor.carried import OTHER_SIZE
 from clearway.monitor.decide import Decision
 from clearway.monitor.drift_part import FeatureDrift
 from clearway.monitor.estimate import Estimate
@@ -177,6 +178,7 @@ def _feature_row(feature: FeatureDrift, sudden: Sequence[str]) -> tuple[str | in
         ("over limit", bool(feature.is_over)),
         ("jumped", feature.name in sudden),
         (f"{feature.unseen or 0:.1%} new values", bool(feature.unseen)),
+        (f"{feature.size_factor or 1:.1f} times beyond its size", (feature.size_factor or 1.0) >= OTHER_SIZE),
     ]
     interval = "-" if feature.lower is None or feature.upper is None else f"{feature.lower:.3f} to {feature.upper:.3f}"
     return (

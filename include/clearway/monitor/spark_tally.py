@@ -6,6 +6,7 @@ Sail and the JVM: conditional columns, one explode, one broadcast join, one grou
 Shapes: B bins (or categories), D days.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import date
 
@@ -18,9 +19,12 @@ from pyspark.sql.types import BooleanType
 from clearway.infra.datasets import DAY
 from clearway.measures.bins import NUMERIC, Bins
 from clearway.measures.grid import MAX_STEP, STEP
+from clearway.measures.size import NOTHING
 from clearway.measures.tally import ColumnTally, Entry, Tally
 
 EPOCH = date(1970, 1, 1)
+# Of a feature, summed over its cells.
+SUMMED = ("unseen", "told", "sized", "log_sum")
 
 
 def spark_tally(entries: Mapping[str, Entry], frame: DataFrame) -> Tally:
@@ -38,8 +42,15 @@ def spark_tally(entries: Mapping[str, Entry], frame: DataFrame) -> Tally:
     ]
     long = frame.select(F.col(DAY).alias("day"), F.explode(F.array(*cells)).alias("cell")).select("day", "cell.*")
     marked = _beside_points(long, [entries[name] for name in names])
-    counted = marked.groupBy("day", "feature", "bin").agg(
-        F.count(F.lit(1)).alias("rows"), F.sum("value").alias("total"), F.sum("unseen").alias("unseen")
+    size = F.abs(F.col("value"))
+    sized = marked.withColumn("size", F.when(size > F.lit(NOTHING), F.log(size)))
+    counted = sized.groupBy("day", "feature", "bin").agg(
+        F.count(F.lit(1)).alias("rows"),
+        F.sum("value").alias("total"),
+        F.sum("unseen").alias("unseen"),
+        F.count("step").alias("told"),
+        F.count("size").alias("sized"),
+        F.sum("size").alias("log_sum"),
     )
     return _tally_of(entries, counted.toArrow())
 
@@ -57,14 +68,19 @@ def _number_cell(at: int, value: Column, entry: Entry) -> Column:
     if entry.get("grid"):
         steps = F.rint(value / F.lit(STEP * entry["sd"]))
         bounded = F.least(F.greatest(steps, F.lit(-MAX_STEP)), F.lit(MAX_STEP))
-        step = F.when(is_finite, bounded.cast("bigint"))
+        step = F.when(is_finite & (steps != 0), bounded.cast("bigint"))
     return _cell(
         at,
         found.otherwise(F.lit(len(entry["edges"]))),
-        value=F.when(is_finite, value).otherwise(F.lit(0.0)),
+        value=F.when(is_finite, value / F.lit(_scale(entry))).otherwise(F.lit(0.0)),
         unseen=F.lit(0),
         step=step,
     )
+
+
+def _scale(entry: Entry) -> float:
+    """What values are counted in, so that one bound says of every feature which of them are zero; see `size`."""
+    return float(entry["sd"]) or 1.0
 
 
 def _text_cell(at: int, text: Column, entry: Entry) -> Column:
@@ -120,25 +136,36 @@ def _tally_of(entries: Mapping[str, Entry], counted: pa.Table) -> Tally:
     at_day = {day: place for place, day in enumerate(days)}
     sizes = [len(e["edges"] if e["kind"] == NUMERIC else e["values"]) + 1 for e in entries.values()]
     held = [Bins(np.zeros((len(days), b)), np.zeros((len(days), b)), np.zeros(len(days))) for b in sizes]
-    unseen = [0] * len(sizes)
+    others = [dict.fromkeys(SUMMED, 0.0) for _ in sizes]
+    scales = [_scale(entry) for entry in entries.values()]
     for row in rows:
         bins, day = held[row["feature"]], at_day[(row["day"] - EPOCH).days]
-        unseen[row["feature"]] += row["unseen"]
+        for name in SUMMED:
+            others[row["feature"]][name] += row[name] or 0
         if row["bin"] is None:
             bins.missing[day] = row["rows"]
         else:
-            bins.counts[day, row["bin"]], bins.sums[day, row["bin"]] = row["rows"], row["total"]
+            bins.counts[day, row["bin"]], bins.sums[day, row["bin"]] = (
+                row["rows"],
+                row["total"] * scales[row["feature"]],
+            )
     columns = {
-        name: _column(entry, bins, beside)
-        for (name, entry), bins, beside in zip(entries.items(), held, unseen, strict=True)
+        name: _column(entry, bins, own) for (name, entry), bins, own in zip(entries.items(), held, others, strict=True)
     }
     return Tally(days=tuple(days), columns=columns)
 
 
-def _column(entry: Entry, bins: Bins, num_unseen: int) -> ColumnTally:
-    """With the same words for new values as `tally.tally_column`."""
-    present, rows = int(bins.counts.sum()), int(bins.counts.sum() + bins.missing.sum())
+def _column(entry: Entry, bins: Bins, own: Mapping[str, float]) -> ColumnTally:
+    """With the same words for new values as `tally.tally_column`. `own`: sums over its cells."""
+    num_unseen, rows = int(own["unseen"]), int(bins.counts.sum() + bins.missing.sum())
+    has_size = bool(entry.get("size"))
     if entry["kind"] == NUMERIC:
-        return ColumnTally(bins=bins, num_unseen=num_unseen if entry.get("grid") else None, num_asked=present)
+        return ColumnTally(
+            bins=bins,
+            num_unseen=num_unseen if entry.get("grid") else None,
+            num_asked=int(own["told"]),
+            num_sized=int(own["sized"]) if has_size else 0,
+            log_sum=own["log_sum"] + own["sized"] * math.log(_scale(entry)) if has_size else 0.0,
+        )
     has_word = entry.get("seen") is not None
     return ColumnTally(bins=bins, num_unseen=num_unseen if has_word else None, num_asked=rows if has_word else 0)

@@ -17,7 +17,8 @@ def wind(*, seed: int = 0, num_rows: int = 4_000, strength: float = 9.0) -> np.n
 
 
 def share_off(values: np.ndarray, points: list[int], *, spread: float) -> float:  # type: ignore[type-arg]
-    return off_grid(values, points, spread=spread) / values.size
+    num_off, num_told = off_grid(values, points, spread=spread)
+    return num_off / num_told
 
 
 def trained() -> tuple[list[int], float]:
@@ -48,7 +49,7 @@ def test_other_digits_of_the_same_reading_stay_on_it(seed: int, noise: float) ->
     points, spread = trained()
     values = wind(seed=seed, num_rows=50)
     kept = np.isin(np.rint(values / KNOT_MPH), np.rint(wind() / KNOT_MPH))
-    assert off_grid(values[kept] + noise * spread, points, spread=spread) == 0
+    assert off_grid(values[kept] + noise * spread, points, spread=spread)[0] == 0
 
 
 @given(st.floats(0.01, 1e6), st.integers(0, 100))
@@ -78,5 +79,16 @@ def test_one_batch_or_one_value_have_no_grid() -> None:
 
 def test_absurd_values_are_off() -> None:
     points, spread = trained()
-    assert off_grid(np.empty(0), points, spread=spread) == 0
-    assert off_grid(np.asarray([1e300, -1e300, 0.0]), points, spread=spread) == 2
+    assert off_grid(np.empty(0), points, spread=spread) == (0, 0)
+    assert off_grid(np.asarray([1e300, -1e300, 0.0]), points, spread=spread) == (2, 2)
+
+
+def test_hours_without_rain_do_not_hide_the_unit_of_the_others() -> None:
+    rng = np.random.default_rng(0)
+    inches = np.where(rng.random(4_000) < 0.95, 0.0, rng.integers(1, 40, 4_000) / 100)
+    points = points_of(inches, BATCHES, spread=float(inches.std()))
+    assert points is not None and 0 not in points
+    for delivered, share in ((inches, 0.0), (inches * 25.4, 1.0)):
+        num_off, num_told = off_grid(delivered, points, spread=float(inches.std()))
+        assert (num_off, num_told) == (share * num_told, np.count_nonzero(inches))
+    assert points_of(np.where(inches > 0, 0.0, -0.0), BATCHES, spread=1.0) is None

@@ -52,6 +52,8 @@ def test_pieces_add_up_to_the_whole(reference: dict[str, Any], cuts: list[int], 
         assert np.array_equal(column.bins.missing, total.columns[name].bins.missing)
         np.testing.assert_allclose(column.bins.sums, total.columns[name].bins.sums, rtol=1e-12, atol=1e-12)
         assert (column.num_unseen, column.num_asked) == (total.columns[name].num_unseen, total.columns[name].num_asked)
+        assert column.num_sized == total.columns[name].num_sized
+        assert column.log_sum == pytest.approx(total.columns[name].log_sum, rel=1e-12, abs=1e-9)
     for one, other in zip(compare(reference, batch, days=days), compare_tally(entries, total), strict=True):
         assert one.name == other.name
         assert one.is_over == other.is_over

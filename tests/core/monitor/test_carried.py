@@ -25,6 +25,7 @@ def feature(
     excess: float | None,
     *,
     unseen: float | None = None,
+    size_factor: float | None = None,
     is_ignored: bool = False,
     is_lost: bool = False,
 ) -> FeatureDrift:
@@ -46,6 +47,7 @@ def feature(
         unseen=unseen,
         missing=0.0,
         missing_reference=0.0,
+        size_factor=size_factor,
     )
 
 
@@ -91,6 +93,40 @@ def shares_unseen(*values: float | None, excess: float = 0.8) -> Carried:
     for value in values:
         state = step(state, drift=part([feature("wind", excess, unseen=value)]))
     return state
+
+
+def sizes(*factors: float | None) -> Carried:
+    """One feature that stays where it was, so many times larger or smaller than training ever was."""
+    state = Carried()
+    for factor in factors:
+        state = step(state, drift=part([feature("rain", 0.8, size_factor=factor)]))
+    return state
+
+
+def test_values_of_another_size_are_held_until_they_come_back() -> None:
+    assert sizes(1.0, 12.0).held == ("rain",)
+    assert sizes(1.0, 12.0, 12.0, 3.0).held == ("rain",)
+    assert sizes(1.0, 12.0, 12.0, 1.5).held == ()
+
+
+def test_a_size_that_grows_slowly_or_was_so_from_the_first_is_nothing_strange() -> None:
+    assert sizes(1.0, 2.5, 4.0, 6.0, 12.0).held == ()
+    assert sizes(12.0, 12.0).held == ()
+    assert sizes(1.0, 4.9).held == ()
+    assert sizes(None, 12.0).held == ()
+
+
+def test_a_week_without_rain_says_nothing_of_its_unit() -> None:
+    assert sizes(1.0, None, None, 12.0).held == ("rain",)
+    assert sizes(1.0, 12.0, None).held == ("rain",)
+    assert sizes(1.0, 12.0, None, 1.0).held == ()
+    assert shares_unseen(0.0, None, 0.95).held == ("wind",)
+    assert shares_unseen(0.0, 0.95, None).held == ("wind",)
+
+
+def test_another_size_may_begin_with_a_new_champion() -> None:
+    state = step(sizes(1.0), champion=OTHER, drift=part([feature("rain", 0.8, size_factor=20.0)]))
+    assert state.held == ("rain",)
 
 
 def test_texts_count_as_judged_and_teach_nothing_about_other_scores() -> None:

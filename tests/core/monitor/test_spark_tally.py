@@ -88,6 +88,8 @@ def test_spark_counts_what_is_counted_here(
         assert np.array_equal(column.bins.missing, found.columns[name].bins.missing), name
         np.testing.assert_allclose(column.bins.sums, found.columns[name].bins.sums, rtol=1e-9, atol=1e-9)
         assert (column.num_unseen, column.num_asked) == (found.columns[name].num_unseen, found.columns[name].num_asked)
+        assert column.num_sized == found.columns[name].num_sized
+        assert column.log_sum == pytest.approx(found.columns[name].log_sum, rel=1e-9, abs=1e-9)
     how: dict[str, Any] = {"ignore": (), "scores": None, "false_discovery_rate": 0.1}
     by_spark = measure_counted(reference, found, sample=None, num_rows=len(batch), **how)
     by_frame = measure_drift(reference, batch, **how)
