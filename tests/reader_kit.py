@@ -37,6 +37,16 @@ def marked_up(text: str, _: np.random.Generator) -> str:
     return " ".join(f"<b>{word}</b>" for word in text.split())
 
 
+def cut(text: str, _: np.random.Generator) -> str:
+    """As much of it as a narrow column takes."""
+    return text[:45]
+
+
+def repeated(text: str, _: np.random.Generator) -> str:
+    """Two in one."""
+    return f"{text} {text}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Library:
     """One product with its champion; `endpoint` is the real server core."""

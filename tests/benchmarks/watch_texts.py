@@ -3,8 +3,9 @@
     python tests/benchmarks/watch_texts.py [FIRST_END]      minutes on two cores
 
 Trains a small model on the texts before FIRST_END (default 2018-01-01) as a release does, the newest 365 days held out,
-and holds every later quarter against what those cost and against the tokens of training; then the same quarters with
-the letters of every text in another order. Prints a line per quarter and the shares over their limit.
+and holds every later quarter against what those cost, how long those are, and against the tokens of training; then the
+same quarters with the letters of every text in another order, with half of every text, with texts cut at 100, 200 and
+400 bytes, and with two texts in one. Prints a line per quarter and the shares over their limit, or seen to be cut.
 """
 
 # ruff: noqa: T201
@@ -28,7 +29,9 @@ from clearway.language.scorer import scores_of
 from clearway.language.stream import TokenStream
 from clearway.language.tokens import tokens_of
 from clearway.measures.distance import build_reference, compare
+from clearway.measures.length import HeldLengths, doublings, held_lengths, share_longest, usual_doublings
 from clearway.measures.surprise import cost, held_out, usual_excess
+from clearway.monitor.length_part import LengthPart
 from clearway.packaging.text import beginning
 from clearway.product_language import Language
 from clearway.product_yaml import load_product
@@ -39,6 +42,61 @@ SMALL = Language(
 )
 MAX_TEXTS, HOLDOUT = 200, timedelta(days=365)
 Rows = list[dict[str, Any]]
+
+
+def half(rows: Rows) -> Rows:
+    """The first half of every text."""
+    return [row | {"text": row["text"][: (len(row["text"]) + 1) // 2]} for row in rows]
+
+
+def cut(rows: Rows, num_bytes: int) -> Rows:
+    return [row | {"text": beginning(row["text"], num_bytes)} for row in rows]
+
+
+def joined(rows: Rows) -> Rows:
+    """Every text with the one after it."""
+    return [
+        row | {"text": f"{row['text']} {other['text']}"} for row, other in zip(rows, rows[1:] + rows[:1], strict=True)
+    ]
+
+
+# Faults that leave the letters as they were, or nearly.
+LENGTHS = {
+    "as it was": lambda rows: rows,
+    "halves": half,
+    "cut at 100 bytes": lambda rows: cut(rows, 100),
+    "cut at 200 bytes": lambda rows: cut(rows, 200),
+    "cut at 400 bytes": lambda rows: cut(rows, 400),
+    "two in one": joined,
+}
+
+
+def length_of(rows: Rows, held: HeldLengths) -> LengthPart:
+    """As the monitor would see them: every text of the quarter, none left out."""
+    num_bytes = [len(row["text"].encode()) for row in rows]
+    num_blocks = len({row["service"] for row in rows})
+    return LengthPart(
+        num_texts=len(rows),
+        doublings=doublings(num_bytes, held),
+        limit=usual_doublings(held, num_blocks=num_blocks),
+        num_blocks=num_blocks,
+        num_held_blocks=len(held.counts),
+        longest=max(num_bytes),
+        num_longest=round(share_longest(num_bytes) * len(rows)),
+        held_share_longest=held.share_longest,
+    )
+
+
+def watch_lengths(quarters: dict[str, Rows], held: Rows) -> dict[str, Any]:
+    """Of every fault: quarters, those over the limit, those seen to be cut, and the median of the first."""
+    lengths = held_lengths([len(row["text"].encode()) for row in held], [row["service"] for row in held])
+    found = {}
+    for name, change in LENGTHS.items():
+        parts = [length_of(change(own), lengths) for _, own in sorted(quarters.items())]
+        over = [part.over for part in parts if part.over is not None]
+        counts = {"over": sum(o > 1 for o in over), "cut": sum(part.is_cut for part in parts)}
+        found[name] = {"n": len(parts), **counts, "median": round(float(np.median(over)), 2)}
+    return found
 
 
 def some(rows: Rows, num: int) -> Rows:
@@ -90,6 +148,7 @@ def main(first_end: datetime) -> dict[str, Any]:
     for row in rows:
         if row["version_at"] >= first_end:
             quarters[quarter(row["version_at"])].append(row)
+    print(json.dumps({"lengths": watch_lengths(quarters, held)}, indent=1), flush=True)
     found, rng = defaultdict[str, list[float]](list), np.random.default_rng(0)
     for name, own in sorted(quarters.items()):
         now = some(own, MAX_TEXTS)

@@ -19,6 +19,7 @@ from clearway.language.model import LanguageModel
 from clearway.language.scorer import scores_of, with_weights
 from clearway.language.shape import LanguageShape
 from clearway.measures.distance import build_reference
+from clearway.measures.length import LENGTHS, held_lengths
 from clearway.measures.surprise import HELD_OUT, held_out
 from clearway.packaging.package import MAX_GOLDEN_ROWS, PackageContents
 from clearway.packaging.text import MAX_TEXTS, TextEncoder, beginning
@@ -96,14 +97,17 @@ def _reference(table: pa.Table, scored: pa.Table, product: Product) -> dict[str,
 
 
 def _held_out(model: LanguageModel, documents: Documents, product: Product, encoder: TextEncoder) -> dict[str, Any]:
-    """Bits of held-out texts as callers would send them, per block, and how usual empty ones are."""
+    """Bits of held-out texts as callers would send them, per block; how long all are, and how usual empty ones."""
     sample = _evenly(documents.holdout, HELD_TEXTS)
     texts = [beginning(text, encoder.max_bytes) for text in sample[encoder.column].to_pylist()]
     blocks = sample[product.language.gates.block or DAY].to_pylist()
     sent = [(text, block) for text, block in zip(texts, blocks, strict=True) if text]
     scores = scores_of(model, [text for text, _ in sent])
     held = held_out(scores, [len(text.encode()) for text, _ in sent], [block for _, block in sent])
-    return held.to_json() | {"share_empty": documents.share_empty}
+    whole = documents.holdout
+    num_bytes = pc.binary_length(whole[encoder.column]).to_numpy()
+    lengths = held_lengths(num_bytes, whole[product.language.gates.block or DAY].to_pylist())
+    return held.to_json() | {"share_empty": documents.share_empty, LENGTHS: lengths.to_json()}
 
 
 def _golden(texts: list[str], scores: list[float], encoder: TextEncoder) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from clearway.monitor.carried import Arrived, Carried, carry
 from clearway.monitor.drift import drift_words, lost_features, thinned_features
 from clearway.monitor.drift_part import DriftPart
 from clearway.monitor.estimate import Estimate
+from clearway.monitor.length_part import LengthPart, length_words
 from clearway.monitor.summary import ModelPerformance, PerformancePart, Summary
 from clearway.monitor.surprise_part import SurprisePart, surprise_words
 from clearway.product_monitor import Monitor
@@ -35,12 +36,13 @@ def summarise(
     num_passed: int,
     policy: Monitor,
     surprise: SurprisePart | None = None,
+    length: LengthPart | None = None,
     other_faults: tuple[str, ...] = (),
 ) -> Summary:
     """Put all parts together; `drift` is None when no champion serves or the batch is too small to measure.
 
     Args:
-        performance, surprise: the one that the product's kind of model has.
+        performance, surprise: the one that the product's kind of model has. length: of texts.
         scores: the champion's of this batch. arrived: labels of its earlier ones.
         other_faults: lost input that no feature shows.
         before, num_passed: the state of the newest earlier summary, and how many batches ago that was.
@@ -64,6 +66,7 @@ def summarise(
         _drift_check(drift, policy, is_decisive=not faults),
         *([_gap_check(judged, performance, policy, is_decisive=not label_faults)] if performance else []),
         *([_surprise_check(surprise, policy, is_decisive=not faults)] if surprise else []),
+        *([_length_check(length, is_decisive=not faults)] if length else []),
     )
     judgement = judge(checks)
     return Summary(
@@ -83,6 +86,7 @@ def summarise(
         checks=checks,
         carried=carried,
         surprise=surprise,
+        length=length,
     )
 
 
@@ -167,3 +171,9 @@ def _surprise_check(part: SurprisePart, policy: Monitor, *, is_decisive: bool) -
     if part.over is None:
         return Check(name="surprise", verdict=Verdict.INCONCLUSIVE, reason=words, is_decisive=False)
     return at_most("surprise", part.over, policy.surprise, reason=words, is_decisive=is_decisive)
+
+
+def _length_check(part: LengthPart, *, is_decisive: bool) -> Check:
+    if part.over is None:
+        return Check(name="length", verdict=Verdict.INCONCLUSIVE, reason=length_words(part), is_decisive=False)
+    return at_most("length", part.over, 1.0, reason=length_words(part), is_decisive=is_decisive)

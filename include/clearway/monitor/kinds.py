@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from clearway.monitor.carried import Arrived
+from clearway.monitor.length_part import LengthPart
 from clearway.monitor.summary import PerformancePart
 from clearway.monitor.surprise_part import SurprisePart
 from clearway.packaging.text import LANGUAGE
@@ -48,6 +49,7 @@ class Judged:
     """How right the champion is, as far as this batch tells: by labels that arrived, or by texts that it read.
 
     Args:
+        length: how long texts are.
         arrived: what was judged, and what can be learned from it for a batch without labels.
         faults: input that was lost, in sentences; besides lost features, which are the same for every kind.
     """
@@ -56,6 +58,7 @@ class Judged:
     surprise: SurprisePart | None
     arrived: Arrived
     faults: tuple[str, ...] = ()
+    length: LengthPart | None = None
 
 
 class Watched(Protocol):

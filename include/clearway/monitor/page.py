@@ -7,6 +7,7 @@ from clearway.monitor.carried import OTHER_SIZE
 from clearway.monitor.decide import Decision
 from clearway.monitor.drift_part import FeatureDrift
 from clearway.monitor.estimate import Estimate
+from clearway.monitor.length_part import LengthPart, length_words
 from clearway.monitor.summary import ModelPerformance, Summary
 from clearway.monitor.surprise_part import SurprisePart, surprise_words
 
@@ -32,6 +33,7 @@ def section(summary: Summary, decision: Decision) -> str:
         f"evidence <code>{decision.evidence_digest}</code>.</p>",
         _performance(summary),
         _surprise(summary.surprise),
+        _length(summary.length),
         _together(summary),
         _stream(summary),
         _feature_table(summary),
@@ -87,6 +89,22 @@ def _surprise(part: SurprisePart | None) -> str:
         "cost beyond the held-out texts by chance, drawn from those."
     )
     return f"<h2>What the texts cost</h2><p>{escape(surprise_words(part))}. {note}</p>" + "".join(tables)
+
+
+def _length(part: LengthPart | None) -> str:
+    if part is None:
+        return ""
+    head = ("distance, doublings", "limit", "blocks", "held-out blocks", "longest, bytes", "texts that end there")
+    row = (
+        _number(part.doublings),
+        _number(part.limit),
+        part.num_blocks,
+        part.num_held_blocks,
+        part.longest,
+        f"{part.num_longest} of {part.num_texts}",
+    )
+    is_over = part.is_cut or (part.over is not None and part.over > 1)
+    return f"<h2>How long the texts are</h2><p>{escape(length_words(part))}.</p>" + _table(head, [(row, is_over)])
 
 
 def _performance_table(models: tuple[ModelPerformance, ...]) -> str:

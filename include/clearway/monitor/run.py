@@ -114,6 +114,7 @@ class _Work:
             drift=drift,
             performance=judged.performance,
             surprise=judged.surprise,
+            length=judged.length,
             other_faults=judged.faults,
             scores=own,
             arrived=judged.arrived,

@@ -10,6 +10,7 @@ from clearway.monitor.carried import Carried
 from clearway.monitor.decide import Window
 from clearway.monitor.drift_part import DriftPart
 from clearway.monitor.estimate import Estimate
+from clearway.monitor.length_part import LengthPart
 from clearway.monitor.surprise_part import SurprisePart
 
 
@@ -83,6 +84,7 @@ class Summary:
         champion_digest: the model whose training period is the reference; None before the first release.
         faults: lost input, in sentences; such a batch never speaks for a retraining.
         performance: of models that are judged by labels. surprise: of models that read texts; see its `over`.
+        length: of those texts.
         calibration_gap, loss_excess: the champion's, once enough labels arrived to count; the decision reads these.
         estimate: what the champion's scores of this batch are worth, before its labels are there; None where none come.
         checks: the claims behind `verdict`.
@@ -105,6 +107,7 @@ class Summary:
     checks: tuple[Check, ...]
     carried: Carried
     surprise: SurprisePart | None = None
+    length: LengthPart | None = None
 
     def to_json(self) -> bytes:
         return canonical_json(to_jsonable(self))

@@ -9,10 +9,12 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 
 from clearway.infra.datasets import DAY, KEY
+from clearway.measures.length import LENGTHS, HeldLengths, doublings, share_longest, usual_doublings
 from clearway.measures.surprise import HELD_OUT, HeldOut, cost, usual_excess
 from clearway.monitor.carried import Arrived
 from clearway.monitor.drift import THINNED_BY
 from clearway.monitor.kinds import Case, Judged
+from clearway.monitor.length_part import LengthPart
 from clearway.monitor.surprise_part import Surprise, SurprisePart
 from clearway.packaging.text import TextEncoder, beginning
 
@@ -22,8 +24,10 @@ ROWS_PER_PIECE = 2_048
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Texts:
-    """The batch's rows, without their texts: bytes of each as sent, its block, the champion's answer or NaN. [N]"""
+    """The batch's rows, without their texts: bytes of each as it came and as sent, its block, the champion's answer or
+    NaN. [N]"""
 
+    whole_bytes: npt.NDArray[np.int64]
     num_bytes: npt.NDArray[np.int64]
     blocks: npt.NDArray[np.object_]
     scores: npt.NDArray[np.float64]
@@ -54,8 +58,10 @@ class TextWatch:
             measured=measured,
             reason=reason,
         )
+        length = _length(case, texts)
         arrived = Arrived(labels=None, scores=None, num_rows=part.num_judged if part.over is not None else 0)
-        return Judged(performance=None, surprise=part, arrived=arrived, faults=tuple(_faults(case, part)))
+        faults = (*_faults(case, part), *_cut(length))
+        return Judged(performance=None, surprise=part, length=length, arrived=arrived, faults=faults)
 
 
 def _texts(case: Case) -> _Texts:
@@ -63,9 +69,10 @@ def _texts(case: Case) -> _Texts:
     parts = case.product.spec.language
     block, max_bytes = parts.gates.block or DAY, _max_bytes(case)
     answers = dict(zip(case.served["key"].to_pylist(), case.served["score"].to_pylist(), strict=True))
-    num_bytes, blocks, scores, num_cut = list[int](), list[str](), list[float](), 0
+    whole, num_bytes, blocks, scores, num_cut = list[int](), list[int](), list[str](), list[float](), 0
     for piece in case.batch.pieces(columns=list(dict.fromkeys([KEY, parts.text, block]))):
         lengths = pc.fill_null(pc.binary_length(piece[parts.text]), 0).to_numpy().copy()
+        whole += lengths.tolist()
         for place in np.flatnonzero(lengths > max_bytes).tolist():
             lengths[place] = len(beginning(piece[parts.text][place].as_py(), max_bytes).encode())
             num_cut += 1
@@ -73,6 +80,7 @@ def _texts(case: Case) -> _Texts:
         blocks += [str(value) for value in piece[block].to_pylist()]
         scores += [answers.get(key, np.nan) for key in piece[KEY].to_pylist()]
     return _Texts(
+        whole_bytes=np.asarray(whole, dtype=np.int64),
         num_bytes=np.asarray(num_bytes, dtype=np.int64),
         blocks=np.asarray(blocks, dtype=object),
         scores=np.asarray(scores, dtype=np.float64),
@@ -110,6 +118,35 @@ def _measured(case: Case, texts: _Texts) -> tuple[Surprise | None, str]:
         limit=limit,
     )
     return surprise, ""
+
+
+def _length(case: Case, texts: _Texts) -> LengthPart | None:
+    """Of texts as they came, whoever answered; None without a champion, or one whose package does not say."""
+    raw = (case.champion.reference if case.champion else {}).get(HELD_OUT, {}).get(LENGTHS)
+    told = texts.whole_bytes > 0
+    if raw is None or told.sum() < case.product.spec.monitor.min_rows:
+        return None
+    held, num_bytes = HeldLengths.from_json(raw), texts.whole_bytes[told]
+    num_blocks = len(set(texts.blocks[told].tolist()))
+    return LengthPart(
+        num_texts=len(num_bytes),
+        doublings=doublings(num_bytes, held),
+        limit=usual_doublings(held, num_blocks=num_blocks),
+        num_blocks=num_blocks,
+        num_held_blocks=len(held.counts),
+        longest=int(num_bytes.max()),
+        num_longest=round(share_longest(num_bytes) * len(num_bytes)),
+        held_share_longest=held.share_longest,
+    )
+
+
+def _cut(part: LengthPart | None) -> Iterator[str]:
+    """Texts that were cut are an outage of their source: what is left may well be read at the usual cost."""
+    if part is not None and part.is_cut:
+        yield (
+            f"{part.num_longest} of {part.num_texts} texts end at {part.longest} bytes, where the longest does, of "
+            f"held-out ones {part.held_share_longest:.1%} did: they look cut; look at their source"
+        )
 
 
 def _faults(case: Case, part: SurprisePart) -> Iterator[str]:

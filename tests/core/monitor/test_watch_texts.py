@@ -15,7 +15,7 @@ from clearway.monitor.prediction_log import read_predictions
 from clearway.packaging.text import beginning
 from clearway.serve.sending import sending_for
 from language_kit import STORAGE, make_world
-from reader_kit import NUM_TEXTS, POLICY, QUARTERS, Library, marked_up, shuffled
+from reader_kit import NUM_TEXTS, POLICY, QUARTERS, Library, cut, marked_up, repeated, shuffled
 from serving_kit import InProcessEndpoint
 
 pytestmark = pytest.mark.slow
@@ -88,6 +88,28 @@ def test_other_markup_is_held_for_a_person(library: Library) -> None:
     assert not any(o.retrain for o in outputs)
     assert all("held for a person" in o.reason for o in outputs)
     assert [library.summary(quarter)["carried"]["sudden"] for quarter in QUARTERS[1:3]] == [["num_bytes", "text"]] * 2
+
+
+def test_texts_that_were_cut_are_held_for_a_person(library: Library) -> None:
+    """What is left of them is read at about the usual cost."""
+    library.watch(QUARTERS[0], library.texts(QUARTERS[0]))
+    assert library.summary(QUARTERS[0])["length"]["num_longest"] < 10
+    outputs = [library.watch(quarter, library.texts(quarter, cut)) for quarter in QUARTERS[1:3]]
+    assert [(o.verdict, o.retrain) for o in outputs] == [(Verdict.INCONCLUSIVE, False)] * 2
+    assert all("texts end at 45 bytes, where the longest does, of held-out ones" in o.reason for o in outputs)
+    page = STORAGE.read(outputs[0].report_uri).decode()
+    assert "How long the texts are" in page
+
+
+def test_texts_run_together_are_told_by_their_length(library: Library) -> None:
+    quiet = library.watch(QUARTERS[0], library.texts(QUARTERS[0]))
+    joined = library.watch(QUARTERS[1], library.texts(QUARTERS[1], repeated))
+    assert (quiet.verdict, joined.verdict) == (Verdict.PASS, Verdict.FAIL), joined.reason
+    found = library.summary(QUARTERS[1])["length"]
+    assert found["doublings"] == pytest.approx(1.0, abs=0.1)
+    assert found["doublings"] > found["limit"]
+    assert (found["num_blocks"], found["num_held_blocks"]) == (8, 8)
+    assert "doublings away from held-out texts of 8 blocks" in joined.reason
 
 
 def test_texts_that_go_missing_are_an_outage_and_never_drift(library: Library) -> None:
