@@ -50,7 +50,7 @@ from clearway.measures.together import usual_separations
 from clearway.measures.total_variation import total_variation
 from clearway.measures.wasserstein import wasserstein
 
-REFERENCE_VERSION = 2
+REFERENCE_VERSION = 3
 # A feature's limit: this quantile of the distances between each training batch and the rest of the training period.
 LIMIT_QUANTILE = 0.95
 # Below a hundredth (of a standard deviation, or of the rows) a change is not worth a word, however quiet training was.
