@@ -1,5 +1,11 @@
 """Training and tuning jobs of SageMaker that run, for tests/moto_server.py.
 
+A training job of N machines is N processes with the same command, each with a folder of its own in place of /opt/ml:
+`resourceconfig.json` there, and checkpoints, which are copied to the one place of the job all the time and from it at
+the start. Machines are named by addresses of the loopback, 127.0.0.1 first, since SageMaker's names would lead nowhere
+here. The job has ended when the last one has, and has failed if one has: nobody is stopped because another one failed,
+which SageMaker may do. A spot machine is never taken away.
+
 A tuning job draws values evenly from its ranges, whatever its strategy, and tries each point of a grid once; so many
 trials at once as it may, each a training job whose container is started as SageMaker starts one: by the executable
 `train`, with its values in a file. Its metric is the last number its expression finds in the trial's lines.
@@ -12,9 +18,11 @@ import math
 import os
 import random
 import re
+import shutil
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -80,6 +88,104 @@ def end(job: Any, code: int, *, reason: str = "") -> None:
         job.training_job_status = "Completed"
 
 
+def asked_count(job: Any) -> int:
+    return int(job.resource_config["InstanceCount"])
+
+
+def hosts_of(count: int) -> list[str]:
+    """Names of the machines of a job."""
+    return [f"127.0.0.{number}" for number in range(1, count + 1)]
+
+
+class Cluster:
+    """The machines of one training job."""
+
+    def __init__(self, machines: Any, job: Any, asked: Mapping[str, Any], *, variables: Mapping[str, str]) -> None:
+        self._machines, self._job, self._asked, self._variables = machines, job, asked, variables
+        self._hosts, self._lock = hosts_of(asked_count(job)), threading.Lock()
+        self._codes = dict[str, int]()
+
+    def start(self) -> None:
+        for number, host in enumerate(self._hosts, 1):
+            self._start(number, host)
+
+    def _start(self, number: int, host: str) -> None:
+        name, algorithm = self._job.training_job_name, self._asked["AlgorithmSpecification"]
+        ml = self._machines.home_of(f"ml/{name}/{host}")
+        config = ml / "input" / "config" / "resourceconfig.json"
+        config.parent.mkdir(parents=True)
+        config.write_text(
+            json.dumps({"current_host": host, "hosts": self._hosts, "network_interface_name": "lo"}), encoding="utf-8"
+        )
+        checkpoints = Copied(
+            ml / "checkpoints", self._machines.home_of(self._asked["CheckpointConfig"]["S3Uri"]), name=f"{name}/{host}"
+        )
+
+        def on_end(code: int) -> None:
+            checkpoints.finish()
+            with self._lock:
+                self._codes[host] = code
+                if len(self._codes) < len(self._hosts):
+                    return
+            first = next(((one, bad) for one, bad in self._codes.items() if bad), None)  # as they ended
+            where = f"{first[0]}: " if first and len(self._hosts) > 1 else ""
+            end(self._job, first[1] if first else 0, reason=where)
+
+        self._machines.start(
+            f"{name}/{host}",
+            [*algorithm["ContainerEntrypoint"], *algorithm["ContainerArguments"]],
+            variables={key: value.replace("/opt/ml", str(ml), 1) for key, value in self._variables.items()},
+            home=self._machines.home_of(f"home/{name}/{host}"),
+            log=(GROUP, f"{name}/algo-{number}"),
+            on_end=on_end,
+        )
+
+
+class Copied:
+    """A folder of a machine whose files are copied elsewhere as they change, and removed there as they go."""
+
+    def __init__(self, here: Path, there: Path, *, name: str) -> None:
+        self._here, self._there = here, there
+        self._seen, self._done = dict[Path, tuple[int, int]](), threading.Event()
+        there.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(there, here)
+        self._changed()  # what came from there need not go back
+        self._thread = threading.Thread(target=self._follow, name=f"copied-{name}", daemon=True)
+        self._thread.start()
+
+    def finish(self) -> None:
+        self._done.set()
+        self._thread.join()
+        self._copy()
+
+    def _follow(self) -> None:
+        while not self._done.wait(0.1):
+            self._copy()
+
+    def _changed(self) -> tuple[set[Path], set[Path]]:
+        """Files that are new or different, and those that are gone, since it was last asked."""
+        found = dict[Path, tuple[int, int]]()
+        for folder, _, names in os.walk(self._here):
+            for path in (Path(folder) / name for name in names):
+                with suppress(FileNotFoundError):
+                    about = path.stat()
+                    found[path] = (about.st_mtime_ns, about.st_size)
+        new = {path for path, about in found.items() if self._seen.get(path) != about}
+        gone = set(self._seen) - set(found)
+        self._seen = found
+        return new, gone
+
+    def _copy(self) -> None:
+        new, gone = self._changed()
+        for path in new:
+            to = self._there / path.relative_to(self._here)
+            to.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):
+                to.write_bytes(path.read_bytes())
+        for path in gone:
+            (self._there / path.relative_to(self._here)).unlink(missing_ok=True)
+
+
 def _run_training_jobs(machines: Any) -> None:
     """create, describe and stop of training jobs."""
     names = ("AlgorithmSpecification", "RoleArn", "OutputDataConfig", "ResourceConfig", "StoppingCondition")
@@ -91,15 +197,7 @@ def _run_training_jobs(machines: Any) -> None:
             raise ResourceInUseException(message=f"training job {name} exists already")
         asked = {each: self._get_param(each) for each in (*names, *more)}
         job = made(backend, name, asked, tags=self._get_param("Tags"))
-        algorithm = asked["AlgorithmSpecification"]
-        machines.start(
-            name,
-            [*algorithm["ContainerEntrypoint"], *algorithm["ContainerArguments"]],
-            variables=self._get_param("Environment"),
-            home=machines.home_of(asked["CheckpointConfig"]["S3Uri"]),
-            log=(GROUP, f"{name}/algo-1"),
-            on_end=lambda code: end(job, code),
-        )
+        Cluster(machines, job, asked, variables=self._get_param("Environment")).start()
         return ActionResult({"TrainingJobArn": job.arn})
 
     def stop_training_job(self: SageMakerResponse) -> ActionResult:
@@ -107,7 +205,8 @@ def _run_training_jobs(machines: Any) -> None:
         if job is None or job.training_job_status != "InProgress":
             raise ValidationError(message="The request was rejected because the training job is not running")
         job.training_job_status = "Stopping"
-        machines.stop(job.training_job_name)
+        for host in hosts_of(asked_count(job)):
+            machines.stop(f"{job.training_job_name}/{host}")
         return ActionResult({})
 
     SageMakerResponse.create_training_job = create_training_job

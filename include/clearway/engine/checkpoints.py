@@ -9,10 +9,13 @@ import hashlib
 import json
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from clearway.contracts.errors import IntegrityError
@@ -27,7 +30,7 @@ _NAME = "step-{step:09d}.ckpt"
 
 
 class FileKeeper:
-    """Rank 0 writes for all, because all hold the same."""
+    """Rank 0 writes for all, because all hold the same, and tells all what it reads: others may have other folders."""
 
     def __init__(self, keeping: Keeping, world: World) -> None:
         self._keeping, self._world = keeping, world
@@ -41,13 +44,36 @@ class FileKeeper:
 
     @torch.no_grad()
     def load(self, tensors: dict[str, Tensor]) -> State | None:
-        state = load_newest(self._keeping.folder, job=self._keeping.job)
+        state = self._found()
         if state is None:
             return None
         check_world(self._keeping, saved=state.world_size, now=self._world.size)
-        for name, tensor in tensors.items():
-            tensor.copy_(state.tensors[name])
+        for name, tensor in sorted(tensors.items()):
+            tensor.copy_(self._told(state, name, tensor))
         return state
+
+    def _found(self) -> State | None:
+        """The newest state, with tensors on rank 0 alone. Raises: IntegrityError, on all ranks."""
+        if self._world.size == 1:
+            return load_newest(self._keeping.folder, job=self._keeping.job)
+        state, told = None, list[Any]([None])
+        if self._world.rank == 0:
+            try:
+                state = load_newest(self._keeping.folder, job=self._keeping.job)
+                told = [None if state is None else replace(state, tensors={})]
+            except IntegrityError as error:
+                told = [error]
+        dist.broadcast_object_list(told, src=0)
+        if isinstance(told[0], IntegrityError):
+            raise told[0]
+        return state if self._world.rank == 0 else told[0]
+
+    def _told(self, state: State, name: str, like: Tensor) -> Tensor:
+        if self._world.size == 1:
+            return state.tensors[name]
+        mine = state.tensors[name] if self._world.rank == 0 else torch.empty_like(like, device="cpu")
+        dist.broadcast(mine, src=0)
+        return mine
 
 
 def save(folder: Path, state: State, *, job: str) -> Path:

@@ -56,6 +56,8 @@ class Jobs(Section):
     and 3.3 can fail a deferred task falsely, and a task's log then comes in one piece at its end. `num_tune_workers`:
     processes that share a study, and the threads of the job among them; 0 is one per thread. `price_per_hour`: of this
     machine, in whatever money budgets are written in; 0 is free. Jobs on AWS are told the price of their own machine.
+    `scratch`: folder for what a job's next attempt goes on with (checkpoints, a study's journal) where the store is
+    elsewhere; empty = <home>/scratch.
     """
 
     kind: Literal["local", "aws"] = "local"
@@ -65,6 +67,7 @@ class Jobs(Section):
     max_seconds: float = pydantic.Field(3600, gt=0)
     num_tune_workers: int = pydantic.Field(0, ge=0)
     price_per_hour: float = pydantic.Field(0.0, ge=0)
+    scratch: str = ""
 
 
 class Services(Section):
@@ -87,7 +90,8 @@ class Aws(Section):
     `emr_machines`: types a cluster may take, of one size; `emr_service_role`, `emr_profile`: of EMR and of the
     machines; `emr_access_group`: security group by which EMR reaches them. On EKS, `emr_virtual_cluster`, and
     `emr_eks_role` for the pods. `emr_release`: of both. `subnets`, `security_groups`: where machines of SageMaker and
-    EMR stand, separated by blanks; empty = in SageMaker's own network, which EMR has not. `tuning_parallel`: trials of
+    EMR stand, separated by blanks; empty = in SageMaker's own network, which EMR has not. `training_count`: machines
+    that the stage train has, all of one size. `tuning_parallel`: trials of
     a tuning job at once; `tuning_job`: first part of its name, set for a study by whoever starts it.
     `batch_definitions`: stage → job definition, where it is not `batch_definition`; `batch_vcpus`, `batch_memory_gb`:
     of a container, whatever that says. `batch_share`: on whose share of a fair-share queue jobs go; empty = the queue
@@ -112,6 +116,7 @@ class Aws(Section):
     training_image: str = ""
     training_role: str = ""
     training_instance: str = "ml.m7i.2xlarge"
+    training_count: int = pydantic.Field(1, ge=1, le=64)
     training_volume_gb: int = pydantic.Field(50, ge=1)
     training_is_spot: bool = True
     tuning_parallel: int = pydantic.Field(4, ge=1, le=100)
@@ -163,6 +168,9 @@ class Training(Section):
 
     `allows_other_world`: go on with another number of processes, no longer bitwise. `watches_spot`: ask EC2's metadata
     service for notices. `stop_file`: stop when this exists; empty = no file.
+
+    `hosts`: who the machines are that a service started together, each with this stage: the file in which SageMaker
+    says it; set by whoever orders them. They meet at `port` of the first, and wait `join_timeout_s` for each other.
     """
 
     min_nodes: int = pydantic.Field(1, ge=1)
@@ -173,6 +181,17 @@ class Training(Section):
     allows_other_world: bool = False
     watches_spot: bool = False
     stop_file: str = ""
+    hosts: str = ""
+    port: int = pydantic.Field(29400, ge=1024, lt=65536)
+    join_timeout_s: float = pydantic.Field(900.0, gt=0)
+
+    @pydantic.model_validator(mode="after")
+    def _machines_are_said_once(self) -> "Training":
+        if self.hosts and self.max_nodes > 1:
+            raise ValueError(
+                f"hosts {self.hosts!r} says who the machines are; leave max_nodes (now {self.max_nodes}) out"
+            )
+        return self
 
 
 class DeviceClass(Section):
@@ -401,6 +420,10 @@ class Environment(Section):
     @property
     def store_root(self) -> str:
         return self.storage.root or (self.home / "store").as_uri()
+
+    @property
+    def scratch(self) -> Path:
+        return Path(self.jobs.scratch) if self.jobs.scratch else self.home / "scratch"
 
     @property
     def release_store_url(self) -> str:

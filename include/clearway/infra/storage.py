@@ -63,12 +63,12 @@ def to_path(uri: str) -> Path:
     return Path(unquote(parsed.path))
 
 
-def scratch_of(uri: str, *, root: str, home: Path) -> Path:
+def scratch_of(uri: str, *, root: str, scratch: Path) -> Path:
     """The folder of this machine for what only its own jobs keep for `uri`: checkpoints, the journal of a study.
 
-    In a local store it is `uri` itself, else the same place below `home`/scratch. `root`: of the store.
+    In a local store it is `uri` itself, else the same place below `scratch`. `root`: of the store.
     """
-    return to_path(uri) if uri.startswith("file://") else home / "scratch" / uri.removeprefix(root).strip("/")
+    return to_path(uri) if uri.startswith("file://") else scratch / uri.removeprefix(root).strip("/")
 
 
 def open_storage(root: str) -> Storage:

@@ -69,6 +69,7 @@ class Kind(Protocol):
     name: str
     room: ModuleType  # whose code decides the result
     uses_threads: bool  # whether a step on a CPU is large enough for a second thread to help
+    keeps_parts: bool  # whether each of several ranks keeps a part of a checkpoint, which takes a folder they share
 
     def prepare(
         self,

@@ -93,6 +93,7 @@ class LanguageKind:
     name = LANGUAGE
     room: ModuleType = language
     uses_threads = True
+    keeps_parts = True
 
     def prepare(
         self,

@@ -23,7 +23,7 @@ from clearway.contracts.codec import from_jsonable, to_jsonable
 from clearway.contracts.errors import ConfigError, IntegrityError, JobFailed
 from clearway.contracts.manifest import canonical_json, sha256_of
 from clearway.infra.aws.container import OFFLINE_VARIABLE, model_variables, variables_of
-from clearway.infra.aws.services import OTHER_HOME, Order, Seen, Service
+from clearway.infra.aws.services import HOME, Order, Seen, Service
 from clearway.infra.aws.tags import tags_of
 from clearway.infra.aws.transform import ANSWER, INPUT, OUTPUT
 from clearway.infra.cost.prices import lines_of, read_prices, total
@@ -82,7 +82,7 @@ class Offline:
         if champion is None:
             raise ConfigError(f"product {product.name!r} has no released model; release one, then run it again")
         self._digest, self._sending = champion.digest, TableRows(product.spec.features.columns)
-        container = {**variables_of(env, home=OTHER_HOME), OFFLINE_VARIABLE: "true"}
+        container = {**variables_of(env, home=HOME), OFFLINE_VARIABLE: "true"}
         self._variables = container | model_variables(champion.uri, champion.digest)
         self._features = self._published()
         made_of = [self._features[1], self._sending.columns, self._variables, env.sagemaker.image]

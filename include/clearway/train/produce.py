@@ -1,12 +1,15 @@
 """The work of the train stage: rows, workers, package."""
 
 import logging
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from clearway.contracts.errors import ConfigError
 from clearway.contracts.manifest import canonical_json, sha256_of
 from clearway.engine.interrupt import EC2_METADATA
 from clearway.infra.clock import Clock
@@ -19,7 +22,9 @@ from clearway.kinds.kind import Kind, Prepared, kind_named
 from clearway.packaging.package import write_package
 from clearway.product import LoadedProduct
 from clearway.tabular.fit import has_fast_bfloat16
+from clearway.train import launch as agent
 from clearway.train.launch import Group, has_gpu, launch, num_local_processes
+from clearway.train.machines import Meeting, Place, follow, lead, place_of
 from clearway.train.provenance import code_commit, code_digest, environment_facts, git_state, lock_digest
 from clearway.train.spec import Inputs, Trained
 from clearway.train.worker import Job, Outcome
@@ -55,12 +60,23 @@ def produce(
     Raises: as `run`.
     """
     started_s, layout = clock.now_s(), Layout(env.store_root, product.name)
-    plan = _plan(inputs, product=product, env=env, storage=storage, folder=folder)
-    own = Path(plan.job.folder)
-    plan.prepared.write(own)
-    rows, start = plan.prepared.train_facts["num_rows"], plan.prepared.holdout_start
-    LOG.info("training on %d rows, holdout from %s", rows, start)
-    outcome = launch(plan.job, num_processes=plan.num_processes, can_fork=can_fork, group=_group(env))
+    place = place_of(env.training)
+    with ExitStack() as until_trained:
+        # Opened first: whoever waits on another machine hears at once if this one cannot even begin.
+        first = None if place is None else until_trained.enter_context(lead(place, env.training))
+        plan = _plan(inputs, product=product, env=env, storage=storage, folder=folder, place=place)
+        own = Path(plan.job.folder)
+        plan.prepared.write(own)
+        rows, start = plan.prepared.train_facts["num_rows"], plan.prepared.holdout_start
+        LOG.info("training on %d rows, holdout from %s", rows, start)
+        processes = plan.num_processes
+        if first is None:
+            outcome = launch(plan.job, num_processes=processes, can_fork=can_fork, group=_group(env))
+        else:
+            restarts = env.training.max_restarts
+            outcome = agent.lead(
+                plan.job, first=first, num_processes=processes, can_fork=can_fork, max_restarts=restarts
+            )
     fault("train.before_package")
     contents = plan.prepared.contents(own, job=plan.job.identity, facts=_facts(inputs, plan, outcome))
     ref = write_package(storage, layout, contents, key_folder=env.home / "keys")
@@ -78,15 +94,60 @@ def produce(
     )
 
 
-def _plan(inputs: Inputs, *, product: LoadedProduct, env: Environment, storage: Storage, folder: Path) -> Plan:
-    kind = kind_named(product.spec.model.kind)
+def assist(
+    inputs: Inputs,
+    *,
+    product: LoadedProduct,
+    env: Environment,
+    storage: Storage,
+    folder: Path,
+    place: Place,
+    can_fork: bool,
+    is_done: Callable[[], bool],
+) -> None:
+    """Train on a machine that is not the first, with rows of its own, and leave nothing: the first one has it all.
+
+    `is_done`: whether there is nothing left to train; what it raises the first machine hears, too.
+
+    Raises: as `run`; JobFailed with what ended the training on another machine.
+    """
+    plans = list[Plan]()
+
+    def prepare() -> str:
+        if is_done():
+            LOG.info("it is trained already; nothing to do for %s", place.name)
+            return ""
+        plan = _plan(inputs, product=product, env=env, storage=storage, folder=folder, place=place)
+        plan.prepared.write(Path(plan.job.folder))
+        plans.append(plan)
+        return plan.job.identity
+
+    def train(meeting: Meeting) -> None:
+        plan, count = plans[0], len(place.names)
+        processes = plan.num_processes
+        agent.assist(plan.job, meeting, index=place.index, count=count, num_processes=processes, can_fork=can_fork)
+
+    follow(place, env.training, prepare=prepare, run=train)
+
+
+def _plan(
+    inputs: Inputs, *, product: LoadedProduct, env: Environment, storage: Storage, folder: Path, place: Place | None
+) -> Plan:
+    kind, num_machines = kind_named(product.spec.model.kind), 1 if place is None else len(place.names)
+    if kind.keeps_parts and num_machines > 1:
+        raise ConfigError(
+            f"training {product.name} on {num_machines} machines needs a folder that all of them share, since each "
+            f"keeps its part of a checkpoint of a {kind.name} model; set aws.training_count to 1"
+        )
     prepared = kind.prepare(inputs.dataset, inputs.params, product=product, env=env, storage=storage)
     num_processes = num_local_processes()
     is_bfloat16 = has_fast_bfloat16(torch.device("cuda" if has_gpu() else "cpu"))
     # A state that any number of processes may go on with is not of one number.
-    counted = 0 if env.training.allows_other_world else num_processes
+    counted = 0 if env.training.allows_other_world else num_processes * num_machines
     num_threads = env.jobs.num_threads if kind.uses_threads else 1
     machine = {"num_threads": num_threads, "num_processes": counted, "is_bfloat16": is_bfloat16}
+    if num_machines > 1 and has_gpu():  # NCCL adds in another order across machines; gloo knows only processes
+        machine["num_machines"] = num_machines
     identity = _identity(inputs, kind, prepared, machine=machine)
     # A folder of its own per identity: other code or another kind of machine starts afresh instead of mixing states.
     own = folder / identity[:16]

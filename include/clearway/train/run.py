@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from clearway.contracts.codec import from_jsonable, to_jsonable
 from clearway.contracts.errors import IntegrityError
@@ -21,6 +21,9 @@ from clearway.infra.layout import Layout
 from clearway.infra.storage import Storage, join, open_storage, scratch_of
 from clearway.product import LoadedProduct
 from clearway.train.spec import Inputs, Outputs, Trained
+
+if TYPE_CHECKING:
+    from clearway.train.machines import Place
 
 T = TypeVar("T")
 LOG = logging.getLogger("clearway.train")
@@ -52,6 +55,37 @@ def run(inputs: Inputs, *, product: LoadedProduct, env: Environment) -> Outputs:
     return outputs
 
 
+def assist(inputs: Inputs, *, product: LoadedProduct, env: Environment, place: "Place") -> None:
+    """What a machine does that is not the first of a training: train with the others, if there is something to train.
+
+    It looks at the same store as the first one, so that both come to the same answer. `env.home` is this machine's own.
+
+    Raises: as `run`, and JobFailed if another machine failed.
+    """
+    is_safe = can_fork()  # as in `run`
+    from clearway.packaging.receipt import check_receipt  # noqa: PLC0415 - as in `run`
+    from clearway.train import produce  # noqa: PLC0415 - torch
+
+    storage, layout = open_storage(env.store_root), Layout(env.store_root, product.name)
+
+    def is_done() -> bool:
+        check_receipt(storage, inputs.receipt_uri, inputs.dataset)
+        folder = layout.release(inputs.release_id, "train", _request_digest(inputs, product)[:16])
+        done, trained = _kept(storage, join(folder, RESULT), Outputs), _kept(storage, join(folder, TRAINED), Trained)
+        return any(kept is not None and _is_intact(storage, kept.model, env) for kept in (done, trained))
+
+    produce.assist(
+        inputs,
+        product=product,
+        env=env,
+        storage=storage,
+        folder=env.home / "train",
+        place=place,
+        can_fork=is_safe,
+        is_done=is_done,
+    )
+
+
 def _produce(
     inputs: Inputs, product: LoadedProduct, env: Environment, storage: Storage, folder: str, *, is_safe: bool
 ) -> Trained:
@@ -62,7 +96,7 @@ def _produce(
         product=product,
         env=env,
         storage=storage,
-        folder=scratch_of(folder, root=env.store_root, home=env.home),
+        folder=scratch_of(folder, root=env.store_root, scratch=env.scratch),
         clock=SystemClock(),
         can_fork=is_safe,
     )

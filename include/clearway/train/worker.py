@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.elastic.multiprocessing.errors import record
 
 from clearway.contracts.codec import from_jsonable, to_jsonable
 from clearway.contracts.errors import DataError, Unavailable
@@ -193,4 +194,4 @@ def _locked(folder: Path, world: World) -> Iterator[None]:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
-    work(sys.argv[1])
+    record(work)(sys.argv[1])  # what it raises is the agent's to tell

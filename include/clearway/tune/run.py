@@ -52,7 +52,7 @@ def _searched(
     from clearway.tune.record import run_record  # noqa: PLC0415
     from clearway.tune.study import forget_rows, search  # noqa: PLC0415 - optuna, torch
 
-    own = scratch_of(folder, root=env.store_root, home=env.home)
+    own = scratch_of(folder, root=env.store_root, scratch=env.scratch)
     if is_left_to_sagemaker(env):
         from clearway.tune.sagemaker import search_there  # noqa: PLC0415 - calls AWS
 

@@ -6,7 +6,7 @@ All of EMR starts the same file with the same environment, `clearway_job.py` and
 from collections.abc import Mapping
 
 from clearway.infra.aws.client import client, excused, explained, whole
-from clearway.infra.aws.services import OTHER_HOME, Order, Seen, check_settings, instant_s
+from clearway.infra.aws.services import HOME, Order, Seen, check_settings, instant_s
 from clearway.infra.environment import Aws
 from clearway.infra.jobs.usage import (
     EKS_GB,
@@ -36,7 +36,7 @@ class EmrServerless:
     def start(self, order: Order) -> str:
         aws = self._aws
         check_settings(aws, "emr_application", "emr_role", "emr_code")
-        variables = {**order.variables, "CLEARWAY__HOME": OTHER_HOME}
+        variables = {**order.variables, "CLEARWAY__HOME": HOME}
         properties = spark_properties(aws, variables, driver="spark.emr-serverless.driverEnv")
         with explained(f"EMR application {aws.emr_application}"):
             run = whole(
@@ -188,7 +188,7 @@ def arguments_of(order: Order) -> list[str]:
 
 def variables_of(order: Order, region: str) -> dict[str, str]:
     """Of a driver that is told neither its region nor its time by EMR."""
-    own = {"CLEARWAY__HOME": OTHER_HOME, MAX_SECONDS: str(order.max_seconds), "AWS_DEFAULT_REGION": region}
+    own = {"CLEARWAY__HOME": HOME, MAX_SECONDS: str(order.max_seconds), "AWS_DEFAULT_REGION": region}
     return {**order.variables, **own}
 
 

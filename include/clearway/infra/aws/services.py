@@ -11,12 +11,15 @@ from typing import Any, Protocol
 
 from clearway.contracts.errors import ConfigError, Unavailable
 from clearway.infra.aws.client import MAX_ATTEMPTS, REFUSED, client, excused, explained, whole
+from clearway.infra.cost.prices import machines_of
 from clearway.infra.environment import Aws, Section
 from clearway.infra.jobs.usage import BATCH_GB, BATCH_VCPU, S_PER_HOUR, Used
 
-# Where a job may write on its machine. What SageMaker's lies in is copied to the store while a training runs.
-SAGEMAKER_HOME = "/opt/ml/checkpoints"
-OTHER_HOME = "/tmp/clearway"  # noqa: S108 - inside a container that serves one job
+# Where a job may write on its machine.
+HOME = "/tmp/clearway"  # noqa: S108 - inside a container that serves one job
+# What SageMaker copies to the store while a training runs, and brings back to the next attempt: no place for keys.
+SAGEMAKER_SCRATCH = "/opt/ml/checkpoints"
+SAGEMAKER_HOSTS = "/opt/ml/input/config/resourceconfig.json"
 _MIN_BILLED_S = 60.0  # of a container
 UNKNOWN_TO_SAGEMAKER = (REFUSED, "ResourceNotFound")  # of a job, by what is asked about it
 _MS_PER_S, _MIB_PER_GB = 1000, 1024
@@ -92,6 +95,10 @@ class SageMakerTraining:
     def start(self, order: Order) -> str:
         aws = self._aws
         check_settings(aws, "training_image", "training_role")
+        count = machines_of(aws, order.stage)
+        own = {"CLEARWAY__HOME": HOME, "CLEARWAY__JOBS__SCRATCH": SAGEMAKER_SCRATCH}
+        if count > 1:  # SageMaker starts the command on each
+            own["CLEARWAY__TRAINING__HOSTS"] = SAGEMAKER_HOSTS
         asked: dict[str, Any] = {
             "TrainingJobName": order.name,
             "RoleArn": aws.training_role,
@@ -102,15 +109,15 @@ class SageMakerTraining:
                 "ContainerArguments": list(order.command[1:]),
             },
             "OutputDataConfig": {"S3OutputPath": f"{order.folder}/output"},
-            "CheckpointConfig": {"S3Uri": _checkpoints_of(order), "LocalPath": SAGEMAKER_HOME},
+            "CheckpointConfig": {"S3Uri": _checkpoints_of(order), "LocalPath": SAGEMAKER_SCRATCH},
             "ResourceConfig": {
                 "InstanceType": aws.training_instance,
-                "InstanceCount": 1,
+                "InstanceCount": count,
                 "VolumeSizeInGB": aws.training_volume_gb,
             },
             "StoppingCondition": {"MaxRuntimeInSeconds": order.max_seconds},
             "EnableManagedSpotTraining": aws.training_is_spot,
-            "Environment": {**order.variables, "CLEARWAY__HOME": SAGEMAKER_HOME},
+            "Environment": {**order.variables, **own},
             "Tags": key_values(order.tags, "Key", "Value"),
             **network_of(aws),
         }
@@ -173,7 +180,7 @@ class Batch:
 
     def _submit(self, order: Order) -> None:
         """Sent once: after an answer that was lost, the next thing to do is to look."""
-        aws, variables = self._aws, {**order.variables, "CLEARWAY__HOME": OTHER_HOME}
+        aws, variables = self._aws, {**order.variables, "CLEARWAY__HOME": HOME}
         client("batch", max_attempts=1).submit_job(
             jobName=order.name,
             jobQueue=aws.batch_queue,

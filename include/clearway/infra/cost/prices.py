@@ -122,7 +122,7 @@ def most_per_hour(env: Environment, stage: str) -> tuple[Used, ...]:
     aws, workers = env.aws, 1 + env.aws.emr_max_executors
     service = service_of(aws, stage)
     if service == "sagemaker":
-        return (_hour(aws.training_instance, 1.0),)
+        return (_hour(aws.training_instance, machines_of(aws, stage)),)
     if service == "emr_serverless":
         return _hour(EMR_VCPU, workers * EMR_WORKER_VCPUS), _hour(EMR_GB, workers * EMR_WORKER_GB)
     if service == "emr_eks":
@@ -139,6 +139,11 @@ def service_of(aws: Aws, stage: str) -> str:
     """The service that runs a stage."""
     chosen: dict[str, str] = aws.services.model_dump()
     return chosen.get(stage, "batch")
+
+
+def machines_of(aws: Aws, stage: str) -> int:
+    """Machines that a job of this stage is started on, all at once."""
+    return aws.training_count if stage == "train" else 1
 
 
 def rate_of(env: Environment, prices: Prices, stage: str) -> float | None:

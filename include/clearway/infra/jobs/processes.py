@@ -45,7 +45,7 @@ def cloud_variables(env: Environment) -> dict[str, str]:
     Without what its code, which is this project's, says anyway: EMR and SageMaker take a hundred variables at most, and
     EMR no empty ones.
     """
-    own = (f"{PREFIX}HOME", f"{PREFIX}PRODUCTS", f"{PREFIX}COST__PRICES")
+    own = (f"{PREFIX}HOME", f"{PREFIX}PRODUCTS", f"{PREFIX}COST__PRICES", f"{PREFIX}JOBS__SCRATCH")
     defaults, in_files = environment_variables(Environment()), dict(_flat(conf_of(env.name), PREFIX))
     told = {
         name: value

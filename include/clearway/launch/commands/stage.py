@@ -7,8 +7,9 @@ safe: the stage finds its own result.
 import argparse
 import gc
 import json
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clearway.contracts.codec import from_jsonable, to_jsonable
 from clearway.contracts.errors import ClearwayError, ConfigError
@@ -18,6 +19,9 @@ from clearway.infra.jobs.usage import Gauge
 from clearway.infra.storage import join, open_storage
 from clearway.product_yaml import find_product
 from clearway.release import VERBS, run_in_place
+
+if TYPE_CHECKING:
+    from clearway.train.machines import Place
 
 # New objects between two collections of cyclic garbage. A job imports hundreds of modules and lives for seconds: with
 # the default of 700 the search for garbage took 0.4 to 0.5 of 3 CPU s of importing Great Expectations or Evidently.
@@ -42,6 +46,9 @@ def run(args: argparse.Namespace) -> dict[str, Any] | None:
     """Outputs as a dict; with an outputs file, nothing on stdout and refusals written beside it."""
     gc.set_threshold(GC_OBJECTS, *gc.get_threshold()[1:])
     text = args.inputs if args.inputs is not None else _read(args.inputs_file)
+    if args.command == "train" and (place := _other_place()) is not None:
+        _assist(text, place)
+        return None
     if args.outputs_file is None:
         return _run_stage(args.command, text)
     gauge, beside = Gauge(), args.outputs_file.rpartition("/")[0]
@@ -56,12 +63,38 @@ def run(args: argparse.Namespace) -> dict[str, Any] | None:
     return None
 
 
-def _run_stage(name: str, text: str) -> dict[str, Any]:
+def _other_place() -> "Place | None":
+    """Where this machine stands among those of a training, if it is not the first of them."""
+    training = Environment.load().training
+    if not training.hosts:
+        return None
+    from clearway.train.machines import place_of  # noqa: PLC0415 - only there
+
+    place = place_of(training)
+    return None if place is None or place.is_first else place
+
+
+def _assist(text: str, place: "Place") -> None:
+    """A further machine of a training: what it has is gone with it, and what came of it the first one says."""
+    from clearway.train.run import assist  # noqa: PLC0415 - only there
+
+    inputs, env = _inputs("train", text), Environment.load()
+    with tempfile.TemporaryDirectory(prefix="clearway-train-", ignore_cleanup_errors=True) as home:
+        env = env.model_copy(update={"home": Path(home)})
+        if env.aws.signing_secret:
+            _bring_signing_key(env)
+        assist(inputs, product=find_product(env.products, inputs.product), env=env, place=place)
+
+
+def _inputs(name: str, text: str) -> Any:
     try:
-        inputs = from_jsonable(VERBS[name].inputs, json.loads(text))
+        return from_jsonable(VERBS[name].inputs, json.loads(text))
     except (ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"inputs of {name} are not usable: {error}") from error
-    env = Environment.load()
+
+
+def _run_stage(name: str, text: str) -> dict[str, Any]:
+    inputs, env = _inputs(name, text), Environment.load()
     if env.aws.signing_secret:
         _bring_signing_key(env)
     product = find_product(env.products, inputs.product)
