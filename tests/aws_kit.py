@@ -125,6 +125,9 @@ def account(env: Environment, *, stage: Path, services: dict[str, str]) -> Envir
     client("batch").create_job_queue(jobQueueName=name, state="ENABLED", priority=1, computeEnvironmentOrder=order)
     container = {"image": "clearway", "vcpus": 1, "memory": 512}
     client("batch").register_job_definition(jobDefinitionName=name, type="container", containerProperties=container)
+    node = {"targetNodes": "0:", "container": container}
+    nodes = {"mainNode": 0, "numNodes": 2, "nodeRangeProperties": [node]}
+    client("batch").register_job_definition(jobDefinitionName=f"{name}-nodes", type="multinode", nodeProperties=nodes)
     settings: dict[str, Any] = {
         "release_store": {**env.release_store.model_dump(), "url": f"dynamodb://{make_table()}"},
         "storage": {"kind": "s3", "root": f"s3://{bucket}/store"},
@@ -145,6 +148,9 @@ def account(env: Environment, *, stage: Path, services: dict[str, str]) -> Envir
             "training_role": role,
             "batch_queue": name,
             "batch_definition": name,
+            "batch_nodes_queue": name,
+            "batch_nodes_definition": f"{name}-nodes",
+            "batch_nodes_machine": "m5.2xlarge",
             "signing_secret": name,
         },
     }

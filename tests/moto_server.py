@@ -34,6 +34,7 @@ from moto.logs.models import logs_backends
 from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
 
+import moto_nodes
 import moto_stacks
 import moto_training
 import moto_transform
@@ -280,6 +281,9 @@ def run_containers(machines: Machines) -> None:
     """Batch jobs that run as a process instead of a container."""
 
     def run(self: Any) -> None:
+        if self.job_definition.type == "multinode":
+            moto_nodes.run(self, machines)
+            return
         environment = {e["name"]: e["value"] for e in self.container_overrides.get("environment", [])}
         self.log_stream_name = self._stream_name
         self.job_started_at = datetime.now()  # noqa: DTZ005 - as moto keeps it
@@ -313,6 +317,7 @@ def run_containers(machines: Machines) -> None:
     def sized(self: Any) -> dict[str, Any]:
         return details(self) | {"resourceRequirements": self.container_overrides.get("resourceRequirements", [])}
 
+    moto_nodes.add()
     Job.run = run
     Job._container_details = sized
 

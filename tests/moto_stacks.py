@@ -269,6 +269,36 @@ def _batch_that_goes() -> None:
     JobQueue.delete = ComputeEnvironment.delete = JobDefinition.delete = delete
 
 
+def _definitions_of_nodes() -> None:
+    """moto's CloudFormation takes every job definition for one of a container."""
+    make = JobDefinition.create_from_cloudformation_json.__func__
+
+    def lowered(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key[0].lower() + key[1:]: lowered(one) for key, one in value.items()}
+        return [lowered(one) for one in value] if isinstance(value, list) else value
+
+    def create(cls: Any, name: str, template: Any, account_id: str, region_name: str, **options: Any) -> Any:
+        asked = template["Properties"]
+        if "NodeProperties" not in asked:
+            return make(cls, name, template, account_id, region_name, **options)
+        return batch_backends[account_id][region_name].register_job_definition(
+            def_name=name,
+            parameters={},
+            _type="multinode",
+            tags={},
+            retry_strategy=lowered(asked["RetryStrategy"]),
+            container_properties=None,
+            node_properties=lowered(asked["NodeProperties"]),
+            eks_properties=None,
+            timeout={},
+            platform_capabilities=None,
+            propagate_tags=None,
+        )
+
+    JobDefinition.create_from_cloudformation_json = classmethod(create)
+
+
 def add() -> None:
     """Have moto's CloudFormation know all of this."""
     for model in Added.__subclasses__():
@@ -282,4 +312,5 @@ def add() -> None:
     _roles_that_go_with_their_policies()
     _networks_that_go()
     _repositories_that_go()
+    _definitions_of_nodes()
     _batch_that_goes()

@@ -39,7 +39,8 @@ from clearway.product import LoadedProduct
 here = pathlib.Path(__file__).parent
 stage.find_product = lambda *_: LoadedProduct.model_validate_json((here / "product.json").read_text())
 code = main(sys.argv[1:])
-scratch, home = (pathlib.Path(os.environ[f"CLEARWAY__{name}"]) for name in ("JOBS__SCRATCH", "HOME"))
+home = pathlib.Path(os.environ["CLEARWAY__HOME"])
+scratch = pathlib.Path(os.environ.get("CLEARWAY__JOBS__SCRATCH", home / "scratch"))
 found = {
     str(folder): [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()]
     for folder in (scratch, home)
@@ -52,6 +53,16 @@ sys.exit(code)
 @pytest.fixture
 def world(env: Environment, flights: LoadedProduct) -> World:
     return make_world(env, flights)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, flights: LoadedProduct) -> str:
+    """Digest of the package of two processes on one machine, signed with a key that signs nothing else."""
+    home = tmp_path_factory.mktemp("alone")
+    world = make_world(Environment.load({"CLEARWAY__HOME": str(home)}), flights)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(produce, "num_local_processes", lambda: 2)
+        return run(world.inputs(), product=world.product, env=world.env).model.digest
 
 
 @pytest.fixture
@@ -91,12 +102,10 @@ def left(tmp_path: Path) -> list[dict[str, Any]]:
     return sorted(found, key=lambda one: not one["scratch"])
 
 
-def test_two_machines_of_sagemaker_make_the_package_of_two_processes_on_one(cloud, world, tmp_path, monkeypatch):
+def test_two_machines_of_sagemaker_make_the_package_of_two_processes_on_one(cloud, world, tmp_path, alone):
     jobs, job = train(cloud, world, tmp_path)
     assert jobs.state(job) is JobState.SUCCEEDED, jobs.read_log(job, 0)[0]
-    digest = json.loads(jobs.result(job))["model"]["digest"]
-    monkeypatch.setattr(produce, "num_local_processes", lambda: 2)
-    assert digest == run(world.inputs(), product=world.product, env=world.env).model.digest
+    assert json.loads(jobs.result(job))["model"]["digest"] == alone
     wait_until(lambda: len(left(tmp_path)) == 2 and jobs.usage(job))
     first, other = left(tmp_path)
     assert (first["code"], other["code"], other["scratch"]) == (0, 0, [])  # one machine keeps checkpoints, for all
@@ -112,6 +121,21 @@ def test_two_machines_of_sagemaker_make_the_package_of_two_processes_on_one(clou
     assert line.price == prices.machines[cloud.aws.training_instance].price
     assert rate_of(cloud, prices, "train") == 2 * line.price
     assert rate_of(cloud, prices, "evaluate") != rate_of(cloud, prices, "train")
+
+
+@pytest.mark.long
+def test_two_nodes_of_batch_make_the_package_of_two_processes_on_one(cloud, world, tmp_path, alone):
+    nodes = cloud.aws.model_copy(update={"services": cloud.aws.services.model_copy(update={"train": "batch"})})
+    cloud = cloud.model_copy(update={"aws": nodes})
+    jobs, job = train(cloud, world, tmp_path)
+    assert jobs.state(job) is JobState.SUCCEEDED, jobs.read_log(job, 0)[0]
+    assert json.loads(jobs.result(job))["model"]["digest"] == alone
+    wait_until(lambda: jobs.usage(job))
+    usage = jobs.usage(job)
+    (used,) = usage.used
+    assert (used.what, used.hours) == ("m5.2xlarge", pytest.approx(2 * max(60, usage.end_s - usage.begin_s) / 3600))
+    assert rate_of(cloud, read_prices(cloud), "train") == 2 * read_prices(cloud).machines["m5.2xlarge"].price
+    assert "epoch 3 of 3 done" in jobs.read_log(job, 0)[0]  # lines of the node that runs the stage
 
 
 @pytest.mark.long

@@ -91,10 +91,13 @@ class Aws(Section):
     machines; `emr_access_group`: security group by which EMR reaches them. On EKS, `emr_virtual_cluster`, and
     `emr_eks_role` for the pods. `emr_release`: of both. `subnets`, `security_groups`: where machines of SageMaker and
     EMR stand, separated by blanks; empty = in SageMaker's own network, which EMR has not. `training_count`: machines
-    that the stage train has, all of one size. `tuning_parallel`: trials of
+    that the stage train has, all of one size. `training_keep_alive_s`: SageMaker keeps them so long for the next job
+    that asks for the same (not on spot); 0 = not. `tuning_parallel`: trials of
     a tuning job at once; `tuning_job`: first part of its name, set for a study by whoever starts it.
     `batch_definitions`: stage → job definition, where it is not `batch_definition`; `batch_vcpus`, `batch_memory_gb`:
-    of a container, whatever that says. `batch_share`: on whose share of a fair-share queue jobs go; empty = the queue
+    of a container, whatever that says. `batch_nodes_queue`, `batch_nodes_definition`, `batch_nodes_machine`: of a
+    training on several machines, a multi-node parallel job, and the type of EC2 that each node is. `batch_share`: on
+    whose share of a fair-share queue jobs go; empty = the queue
     is first in, first out. `signing_secret`: name of the secret that holds the key models are signed with; empty = a
     key of this machine's own. `model_registry`: first part of the names of SageMaker's model package groups in which
     answers are mirrored; empty = they are not. `tags`: put on all that is made, besides our own.
@@ -119,6 +122,7 @@ class Aws(Section):
     training_count: int = pydantic.Field(1, ge=1, le=64)
     training_volume_gb: int = pydantic.Field(50, ge=1)
     training_is_spot: bool = True
+    training_keep_alive_s: int = pydantic.Field(0, ge=0, le=3600)
     tuning_parallel: int = pydantic.Field(4, ge=1, le=100)
     tuning_job: str = pydantic.Field("", pattern=r"^([a-zA-Z0-9](-*[a-zA-Z0-9]){0,26})?$")
     subnets: str = ""
@@ -126,12 +130,24 @@ class Aws(Section):
     batch_queue: str = ""
     batch_definition: str = ""
     batch_definitions: dict[str, str] = pydantic.Field(default_factory=dict)
+    batch_nodes_queue: str = ""
+    batch_nodes_definition: str = ""
+    batch_nodes_machine: str = ""
     batch_share: str = ""
     batch_vcpus: float = pydantic.Field(4.0, gt=0)
     batch_memory_gb: float = pydantic.Field(16.0, gt=0)
     signing_secret: str = ""
     model_registry: str = pydantic.Field("", pattern=r"^([a-zA-Z0-9](-*[a-zA-Z0-9]){0,30})?$")
     tags: dict[str, str] = pydantic.Field(default_factory=dict)
+
+    @pydantic.model_validator(mode="after")
+    def _spot_machines_are_not_kept(self) -> "Aws":
+        if self.training_keep_alive_s and self.training_is_spot:
+            raise ValueError(
+                f"training_keep_alive_s is {self.training_keep_alive_s}, and SageMaker keeps no spot machines; set "
+                "training_is_spot to false, or training_keep_alive_s to 0"
+            )
+        return self
 
 
 class Cost(Section):
@@ -170,7 +186,8 @@ class Training(Section):
     service for notices. `stop_file`: stop when this exists; empty = no file.
 
     `hosts`: who the machines are that a service started together, each with this stage: the file in which SageMaker
-    says it; set by whoever orders them. They meet at `port` of the first, and wait `join_timeout_s` for each other.
+    says it, or `batch` for the variables in which Batch does; set by whoever orders them. They meet at `port` of the
+    first, and wait `join_timeout_s` for each other.
     """
 
     min_nodes: int = pydantic.Field(1, ge=1)

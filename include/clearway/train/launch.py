@@ -11,7 +11,6 @@ import json
 import logging
 import sys
 import tempfile
-import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from clearway.contracts.codec import from_jsonable, to_jsonable
 from clearway.contracts.errors import ConfigError, DataError, JobFailed
 from clearway.contracts.manifest import canonical_json
+from clearway.infra.clock import SystemClock
 from clearway.train.machines import Died, First, Meeting, talk_by
 from clearway.train.worker import JOB, OUTCOME, End, Job, Outcome, work
 
@@ -154,7 +154,7 @@ def _run_agent(job: Job, group: Group, num_processes: int, *, is_forking: bool) 
             else:
                 elastic_launch(config, sys.executable)("-m", "clearway.train.worker", job_path)
         except ChildFailedError as error:
-            raise Died(_first_line(error), at_s=time.time()) from error
+            raise Died(_first_line(error), at_s=SystemClock().now_s()) from error
         except SignalException as error:
             raise JobFailed(f"training in {job.folder} was stopped by signal {error.sigval}; start it again") from error
 

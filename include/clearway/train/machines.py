@@ -28,10 +28,12 @@ from typing import Any, TypeVar
 import psutil
 
 from clearway.contracts.errors import ConfigError, JobFailed
+from clearway.infra.clock import SystemClock
 from clearway.infra.environment import Training
 
 LOG = logging.getLogger("clearway.train")
 T = TypeVar("T")
+BATCH, _NODES = "batch", ("MAIN_NODE_INDEX", "NODE_INDEX")
 MAX_LINE_BYTES = 1 << 16
 # A machine that says nothing to the kernel for 10 + 3 × 5 s is gone; nobody waits for the hours that Linux would.
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 25_000}
@@ -46,10 +48,11 @@ _HEARSAY = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """This machine among those of the training. `first`: name of the one that runs the stage."""
+    """This machine among those of the training. `address`: of the one that runs the stage, "" for its name."""
 
     index: int
     names: tuple[str, ...]
+    address: str = ""
 
     @property
     def is_first(self) -> bool:
@@ -81,20 +84,42 @@ class Ended:
     at_s: float = 0.0
 
 
-def place_of(asked: Training) -> Place | None:
-    """None for a machine alone. Raises: ConfigError for a file that is not as SageMaker writes it."""
+def place_of(asked: Training, variables: Mapping[str, str] = os.environ) -> Place | None:
+    """None for a machine alone. `variables`: of this process, which are what Batch tells a node by.
+
+    Raises: ConfigError for hosts that are not written as SageMaker or Batch write them.
+    """
     if not asked.hosts:
         return None
+    place = _place_in_batch(variables) if asked.hosts == BATCH else _place_in_file(Path(asked.hosts))
+    return place if len(place.names) > 1 else None
+
+
+def _place_in_file(path: Path) -> Place:
     try:
-        found = json.loads(Path(asked.hosts).read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
         names, own = sorted(found["hosts"]), found["current_host"]
-        place = Place(index=names.index(own), names=tuple(names))
+        return Place(index=names.index(own), names=tuple(names))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"{asked.hosts} does not say who the machines of this training are: {error!r}; wanted: JSON with "
+            f"{path} does not say who the machines of this training are: {error!r}; wanted: JSON with "
             '"current_host" and "hosts", as SageMaker writes it'
         ) from error
-    return place if len(names) > 1 else None
+
+
+def _place_in_batch(variables: Mapping[str, str]) -> Place:
+    """The main node is the first one; only the others are told its address."""
+    try:
+        count, main, own = (int(variables[f"AWS_BATCH_JOB_{name}"]) for name in ("NUM_NODES", *_NODES))
+        address = "" if own == main else variables["AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS"]
+    except (KeyError, ValueError) as error:
+        raise ConfigError(
+            f"training.hosts is {BATCH!r} and Batch does not say which node this is: {error!r}; order it as a "
+            "multi-node parallel job"
+        ) from error
+    order = [main, *(number for number in range(count) if number != main)]
+    names = tuple(f"node {number}" for number in order)
+    return Place(index=order.index(own), names=names, address=address)
 
 
 class Line:
@@ -338,7 +363,9 @@ def _called(place: Place, asked: Training) -> Iterator[Line]:
     deadline_s, trouble = time.monotonic() + asked.join_timeout_s, ""
     while True:
         try:
-            connection = socket.create_connection((place.first, asked.port), timeout=_KEEPALIVE["TCP_KEEPIDLE"])
+            connection = socket.create_connection(
+                (place.address or place.first, asked.port), timeout=_KEEPALIVE["TCP_KEEPIDLE"]
+            )
             break
         except OSError as error:  # its name may not be known yet either
             trouble = str(error)
@@ -362,7 +389,7 @@ def _one_round(run: Callable[[Meeting], None], meeting: Meeting) -> Ended:
     except Died as error:
         return Ended(reason=str(error), can_repeat=True, at_s=error.at_s)
     except JobFailed as error:
-        return Ended(reason=str(error), at_s=time.time())
+        return Ended(reason=str(error), at_s=SystemClock().now_s())
     return Ended()
 
 

@@ -282,6 +282,7 @@ def calls(empty_account, cloud, tmp_path_factory) -> dict[str, list[Call]]:
     with recorded() as jobs:
         _a_study_elsewhere(cloud, work, tuning)
         _jobs(cloud, work)
+        _a_training_on_nodes(cloud, work)
         _spark_jobs_elsewhere(cloud, work)
     with recorded() as scoring:
         _a_batch_offline(cloud, work)
@@ -407,6 +408,15 @@ def _jobs(cloud: Environment, work: Any) -> None:
             wait_until(lambda jobs=jobs, job=job: jobs.read_log(job, 0)[0])
         jobs.cancel(job)
         wait_until(lambda jobs=jobs, job=job: jobs.state(job) == "failed")
+
+
+def _a_training_on_nodes(cloud: Environment, work: Any) -> None:
+    nodes = cloud.aws.model_copy(update={"services": Services(train="batch"), "training_count": 2})
+    jobs = AwsJobs(cloud.model_copy(update={"aws": nodes}), command=("python", "-u", str(work / "stage.py")))
+    job = jobs.submit(JobSpec(stage="train", inputs_json="{}", key="train-2"))
+    wait_until(lambda: jobs.read_log(job, 0)[0])
+    jobs.cancel(job)
+    wait_until(lambda: jobs.state(job) == "failed")
 
 
 KEY = "tune-1"
@@ -536,7 +546,7 @@ def test_orders_carry_what_the_installation_is(cloud, calls):
     asked = {(call.operation, call.asked.get("jobDefinition", "")): call.asked for call in calls["airflow"]}
     assert {"SubmitJob", "CreateTrainingJob", "CreateModel"} <= {operation for operation, _ in asked}
     submitted = {name: order for (operation, name), order in asked.items() if operation == "SubmitJob"}
-    assert set(submitted) == {"clearway-stage", "clearway-tune", "clearway-deploy"}
+    assert set(submitted) == {"clearway-stage", "clearway-tune", "clearway-deploy", "clearway-nodes"}
     assert {order["shareIdentifier"] for order in submitted.values()} == {"ops"}
     network = {"Subnets": cloud.aws.subnets.split(), "SecurityGroupIds": cloud.aws.security_groups.split()}
     assert len(network["Subnets"]) == 2

@@ -40,8 +40,10 @@ def driver_limits(params: dict[str, Any]) -> list[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("service", sorted(SERVICES))
-def test_every_request_of_a_job_fits_what_its_service_takes(aws, env, tmp_path, service):
+@pytest.mark.parametrize(
+    ("service", "count"), [*((service, 1) for service in sorted(SERVICES)), ("sagemaker", 2), ("batch", 2)]
+)
+def test_every_request_of_a_job_fits_what_its_service_takes(aws, env, tmp_path, service, count):
     script = tmp_path / "stage.py"
     script.write_text("")
     cloud = account(env, stage=script, services={STAGE_ON[service]: service})
@@ -50,7 +52,12 @@ def test_every_request_of_a_job_fits_what_its_service_takes(aws, env, tmp_path, 
             "name": "aws",  # as are its settings: a cluster's Spark
             "spark": cloud.spark.model_copy(update={"engine": "cluster"}),
             "aws": cloud.aws.model_copy(
-                update={"training_image": "123456789012.dkr.ecr.us-east-1.amazonaws.com/clearway:1"}
+                update={
+                    "training_image": "123456789012.dkr.ecr.us-east-1.amazonaws.com/clearway:1",
+                    "training_count": count,
+                    "training_is_spot": count == 1,
+                    "training_keep_alive_s": 0 if count == 1 else 900,
+                }
             ),
         }
     )
@@ -58,11 +65,16 @@ def test_every_request_of_a_job_fits_what_its_service_takes(aws, env, tmp_path, 
     engines: set[str] = set()
     tags: dict[str, str] = {}
     limits: list[int] = []
+    counts: set[int] = set()
 
     def note(params: dict[str, Any], model: Any, **_: Any) -> None:
         seen.append(model.name)
         engines.update(re.findall(r"SPARK__ENGINE'?(?:: |, 'value': )'(\w+)'", str(params)))
         asked = params.get("tags", params.get("Tags", {}))
+        resources, nodes = params.get("ResourceConfig", {}), params.get("nodeOverrides", {})
+        counts.update(each for each in (resources.get("InstanceCount"), nodes.get("numNodes")) if each)
+        kept = resources.get("KeepAlivePeriodInSeconds", 0)
+        assert kept == (900 if resources.get("InstanceCount") == 2 else 0)
         tags.update(asked if isinstance(asked, dict) else {tag["Key"]: tag["Value"] for tag in asked})
         limits.extend(
             found
@@ -92,6 +104,7 @@ def test_every_request_of_a_job_fits_what_its_service_takes(aws, env, tmp_path, 
     assert set(seen) & calls
     assert [text for text in seen if " " in text] == []
     assert set(limits) == {360 if service == "emr_serverless" else 301}  # which counts whole minutes
+    assert counts == ({count} if service == "sagemaker" or count == 2 else set())
     assert engines == {"cluster" if service.startswith("emr") else "sail"}
     assert tags == (OF_EMR if service == "emr_ec2" else {}) | {
         "clearway:team": "Ops - Co",

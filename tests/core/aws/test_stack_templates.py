@@ -176,20 +176,31 @@ def test_the_network_has_no_way_in_or_out_but_to_aws():
         assert endpoint["VpcEndpointType"] == "Gateway" or endpoint["PrivateDnsEnabled"] is True
 
 
+def containers() -> Iterator[dict[str, Any]]:
+    """Of all job definitions."""
+    for _, definition in resources("AWS::Batch::JobDefinition"):
+        if "ContainerProperties" in definition:
+            yield definition["ContainerProperties"]
+        else:
+            yield from (nodes["Container"] for nodes in definition["NodeProperties"]["NodeRangeProperties"])
+
+
 def test_containers_have_no_public_address():
     for _, definition in resources("AWS::Batch::JobDefinition"):
-        assert definition["ContainerProperties"]["NetworkConfiguration"] == {"AssignPublicIp": "DISABLED"}
-        assert "Privileged" not in definition["ContainerProperties"]
+        if "ContainerProperties" in definition:  # nodes have the address of their machine in a subnet without another
+            assert definition["ContainerProperties"]["NetworkConfiguration"] == {"AssignPublicIp": "DISABLED"}
+    assert not [container for container in containers() if "Privileged" in container]
 
 
 def test_a_container_that_is_told_to_stop_hears_it():
     # Python as a container's first process would ignore SIGTERM, as the kernel has it for signals without a handler.
-    for _, definition in resources("AWS::Batch::JobDefinition"):
-        assert definition["ContainerProperties"]["LinuxParameters"] == {"InitProcessEnabled": True}
+    found = list(containers())
+    assert len(found) > 3
+    assert all(container["LinuxParameters"] == {"InitProcessEnabled": True} for container in found)
 
 
 def test_spot_comes_first_and_the_rest_only_if_it_must():
-    (queue,) = (queue for _, queue in resources("AWS::Batch::JobQueue"))
+    queue = dict(resources("AWS::Batch::JobQueue"))["batch.Queue"]
     kinds = {
         place.partition(".")[2]: env["ComputeResources"]["Type"]
         for place, env in resources("AWS::Batch::ComputeEnvironment")
@@ -197,6 +208,16 @@ def test_spot_comes_first_and_the_rest_only_if_it_must():
     order = sorted(queue["ComputeEnvironmentOrder"], key=lambda each: each["Order"])
     assert [kinds[each["ComputeEnvironment"]["Ref"]] for each in order] == ["FARGATE_SPOT", "FARGATE"]
     assert "SchedulingPolicyArn" in queue
+
+
+def test_nodes_of_a_training_are_shared_as_containers_are_and_cost_nothing_while_none_runs():
+    ((place, environment),) = (each for each in resources("AWS::Batch::ComputeEnvironment") if "nodes." in each[0])
+    assert (environment["ComputeResources"]["Type"], environment["ComputeResources"]["MinvCpus"]) == ("EC2", 0)
+    queue, definition = (TEMPLATES["nodes"]["Resources"][name]["Properties"] for name in ("NodesQueue", "Training"))
+    assert queue["SchedulingPolicyArn"] == {"Ref": "SharesArn"}
+    assert [each["ComputeEnvironment"]["Ref"] for each in queue["ComputeEnvironmentOrder"]] == [place.split(".")[1]]
+    (nodes,) = definition["NodeProperties"]["NodeRangeProperties"]
+    assert nodes["TargetNodes"].endswith(":"), "an order could not say how many"
 
 
 def test_spark_stops_by_itself_and_has_a_limit():

@@ -74,6 +74,8 @@ def test_up_ends_with_settings_that_are_settings(installed):
     own = {"tune": "clearway-tune", "deploy": "clearway-deploy", "serve": "clearway-deploy"}
     assert env.aws.batch_definitions == own
     assert (env.aws.batch_share, env.aws.tags["team"]) == ("ops", "ops")
+    nodes = (env.aws.batch_nodes_queue, env.aws.batch_nodes_definition, env.aws.batch_nodes_machine)
+    assert nodes == ("clearway-nodes", "clearway-nodes", "m7i.2xlarge")
     assert len(binary_secret(env.aws.signing_secret)) == 32
 
 

@@ -208,6 +208,21 @@ def test_where_a_machine_stands_is_read_as_sagemaker_writes_it(tmp_path):
         place_of(Training(hosts=str(tmp_path / "absent.json")))
 
 
+def test_where_a_node_stands_is_read_as_batch_says_it():
+    def said(index: int, **more: str) -> dict[str, str]:
+        names = {"NUM_NODES": "3", "MAIN_NODE_INDEX": "1", "NODE_INDEX": str(index), **more}
+        return {f"AWS_BATCH_JOB_{name}": value for name, value in names.items()}
+
+    asked, main = Training(hosts="batch"), {"MAIN_NODE_PRIVATE_IPV4_ADDRESS": "10.42.0.7"}
+    first, other = place_of(asked, said(1)), place_of(asked, said(2, **main))
+    assert (first.is_first, first.name, first.address) == (True, "node 1", "")
+    assert (other.index, other.name, other.first, other.address) == (2, "node 2", "node 1", "10.42.0.7")
+    assert place_of(asked, said(1, NUM_NODES="1", MAIN_NODE_INDEX="0", NODE_INDEX="0")) is None
+    for absent in ({}, said(2)):
+        with pytest.raises(ConfigError, match="order it as a multi-node parallel job"):
+            place_of(asked, absent)
+
+
 def test_machines_are_named_once():
     with pytest.raises(ValueError, match="leave max_nodes"):
         Training(hosts="/opt/ml/input/config/resourceconfig.json", max_nodes=2)

@@ -69,6 +69,7 @@ def _questions(env: Environment) -> list[_Question]:
         *_of_spark(aws),
         _of_queue(aws.batch_queue, aws.batch_share),
         *(_of_definition(name) for name in sorted({aws.batch_definition, *aws.batch_definitions.values()})),
+        *_of_nodes(aws),
         _of_server("MLflow", env.tracking.uri, "/health", "TRACKING__URI"),
     ]
     if env.endpoint.kind == "sagemaker":
@@ -389,18 +390,28 @@ def _of_queue(queue: str, share: str) -> _Question:
     )
 
 
-def _of_definition(definition: str) -> _Question:
+def _of_nodes(aws: Aws) -> list[_Question]:
+    """Of a training on several machines of Batch, where settings ask for one."""
+    if aws.services.train != "batch" or aws.training_count == 1:
+        return []
+    return [
+        _of_queue(aws.batch_nodes_queue, aws.batch_share),
+        _of_definition(aws.batch_nodes_definition, kind="multinode", todo="run `aws up --with nodes`"),
+    ]
+
+
+def _of_definition(definition: str, *, kind: str = "container", todo: str = "run `aws up`") -> _Question:
     def ask() -> tuple[bool, str]:
         with explained(f"job definition {definition}"):
             asked = {"jobDefinitionName": definition, "status": "ACTIVE"}
             found = client("batch").describe_job_definitions(**asked)["jobDefinitions"]
         kinds = sorted({about["type"] for about in found})
-        return kinds == ["container"], f"{len(found)} ACTIVE of type {', '.join(kinds)}" if found else "none is ACTIVE"
+        return kinds == [kind], f"{len(found)} ACTIVE of type {', '.join(kinds)}" if found else "none is ACTIVE"
 
     return _Question(
         about=f"job definition {definition}".strip(),
-        allowed="an ACTIVE one of type container",
-        todo=f"run `aws up`, or correct {PREFIX}AWS__BATCH_DEFINITION",
+        allowed=f"an ACTIVE one of type {kind}",
+        todo=f"{todo}, or correct {PREFIX}AWS__BATCH_{'NODES_' if kind == 'multinode' else ''}DEFINITION",
         named=definition,
         ask=ask,
     )

@@ -20,6 +20,7 @@ HOME = "/tmp/clearway"  # noqa: S108 - inside a container that serves one job
 # What SageMaker copies to the store while a training runs, and brings back to the next attempt: no place for keys.
 SAGEMAKER_SCRATCH = "/opt/ml/checkpoints"
 SAGEMAKER_HOSTS = "/opt/ml/input/config/resourceconfig.json"
+BATCH_HOSTS = "batch"  # in variables of its own
 _MIN_BILLED_S = 60.0  # of a container
 UNKNOWN_TO_SAGEMAKER = (REFUSED, "ResourceNotFound")  # of a job, by what is asked about it
 _MS_PER_S, _MIB_PER_GB = 1000, 1024
@@ -114,6 +115,7 @@ class SageMakerTraining:
                 "InstanceType": aws.training_instance,
                 "InstanceCount": count,
                 "VolumeSizeInGB": aws.training_volume_gb,
+                **({"KeepAlivePeriodInSeconds": aws.training_keep_alive_s} if aws.training_keep_alive_s else {}),
             },
             "StoppingCondition": {"MaxRuntimeInSeconds": order.max_seconds},
             "EnableManagedSpotTraining": aws.training_is_spot,
@@ -157,7 +159,11 @@ class SageMakerTraining:
 
 
 class Batch:
-    """Containers of AWS Batch. It has no token, so jobs of the same name are looked for before one is made."""
+    """Containers of AWS Batch. It has no token, so jobs of the same name are looked for before one is made.
+
+    A training on several machines is a multi-node parallel job: a container with a machine of EC2 for itself on each,
+    which fails and succeeds as its first one does.
+    """
 
     GROUP = "/aws/batch/job"
 
@@ -166,34 +172,50 @@ class Batch:
 
     def start(self, order: Order) -> str:
         aws = self._aws
-        check_settings(aws, "batch_queue", "batch_definition")
+        if machines_of(aws, order.stage) > 1:
+            check_settings(aws, "batch_nodes_queue", "batch_nodes_definition", "batch_nodes_machine")
+            queue = aws.batch_nodes_queue
+        else:
+            check_settings(aws, "batch_queue", "batch_definition")
+            queue = aws.batch_queue
         return started_once(
-            f"queue {aws.batch_queue}", find=lambda: self._named(order.name), submit=lambda: self._submit(order)
+            f"queue {queue}", find=lambda: self._named(order.name, queue), submit=lambda: self._submit(order, queue)
         )
 
-    def _named(self, name: str) -> str:
+    def _named(self, name: str, queue: str) -> str:
         filters = [{"name": "JOB_NAME", "values": [name]}]
         found: list[dict[str, Any]] = whole(
-            client("batch").list_jobs, "jobSummaryList", jobQueue=self._aws.batch_queue, filters=filters
+            client("batch").list_jobs, "jobSummaryList", jobQueue=queue, filters=filters
         )
         return str(min(found, key=lambda job: job.get("createdAt", 0))["jobId"]) if found else ""
 
-    def _submit(self, order: Order) -> None:
+    def _submit(self, order: Order, queue: str) -> None:
         """Sent once: after an answer that was lost, the next thing to do is to look."""
-        aws, variables = self._aws, {**order.variables, "CLEARWAY__HOME": HOME}
+        aws, count = self._aws, machines_of(self._aws, order.stage)
+        variables = {**order.variables, "CLEARWAY__HOME": HOME}
+        if count > 1:
+            variables["CLEARWAY__TRAINING__HOSTS"] = BATCH_HOSTS
+        container: dict[str, Any] = {
+            "command": list(order.command),
+            "environment": key_values(variables, "name", "value"),
+            "resourceRequirements": [
+                {"type": "VCPU", "value": f"{aws.batch_vcpus:g}"},
+                {"type": "MEMORY", "value": f"{aws.batch_memory_gb * _MIB_PER_GB:.0f}"},
+            ],
+        }
+        if count > 1:
+            node = {"targetNodes": "0:", "containerOverrides": container | {"instanceType": aws.batch_nodes_machine}}
+            definition = aws.batch_nodes_definition
+            what: dict[str, Any] = {"nodeOverrides": {"numNodes": count, "nodePropertyOverrides": [node]}}
+        else:
+            definition = aws.batch_definitions.get(order.stage, aws.batch_definition)
+            what = {"containerOverrides": container}
         client("batch", max_attempts=1).submit_job(
             jobName=order.name,
-            jobQueue=aws.batch_queue,
-            jobDefinition=aws.batch_definitions.get(order.stage, aws.batch_definition),
+            jobQueue=queue,
+            jobDefinition=definition,
             **({"shareIdentifier": aws.batch_share} if aws.batch_share else {}),
-            containerOverrides={
-                "command": list(order.command),
-                "environment": key_values(variables, "name", "value"),
-                "resourceRequirements": [
-                    {"type": "VCPU", "value": f"{aws.batch_vcpus:g}"},
-                    {"type": "MEMORY", "value": f"{aws.batch_memory_gb * _MIB_PER_GB:.0f}"},
-                ],
-            },
+            **what,
             timeout={"attemptDurationSeconds": order.max_seconds},
             tags=dict(order.tags),
         )
@@ -210,7 +232,7 @@ class Batch:
             reason="" if status == "SUCCEEDED" else f"{status}: {reason}",
             begin_s=job.get("startedAt", 0) / _MS_PER_S,
             end_s=job.get("stoppedAt", 0) / _MS_PER_S,
-            used=_contained(job),
+            used=_of_nodes(job, self._aws) if "nodeProperties" in job else _contained(job),
         )
 
     def stop(self, job_id: str) -> None:
@@ -219,7 +241,10 @@ class Batch:
                 client("batch").terminate_job(jobId=job_id, reason="stopped by Clearway")
 
     def log_of(self, job_id: str) -> tuple[str, str] | None:
-        stream = (self._described(job_id) or {}).get("container", {}).get("logStreamName")
+        job = self._described(job_id) or {}
+        if "nodeProperties" in job:  # lines of the first node; the others have streams of their own
+            job = self._described(f"{job_id}#{job['nodeProperties']['mainNode']}") or {}
+        stream = job.get("container", {}).get("logStreamName")
         return (self.GROUP, str(stream)) if stream else None
 
     def _described(self, job_id: str) -> dict[str, Any] | None:
@@ -275,15 +300,21 @@ def key_values(values: Mapping[str, str], key: str, value: str) -> list[dict[str
 
 
 def trained(found: Mapping[str, Any]) -> tuple[Used, ...] | None:
-    """Billable seconds at the price on demand are what spot costs: SageMaker counts the discount in seconds."""
+    """Billable seconds at the price on demand are what spot costs: SageMaker counts the discount in seconds.
+
+    Of machines that are kept for the next job, it says what that cost once nobody can take them any more.
+    """
     if "TrainingStartTime" not in found:
         return ()
-    if "BillableTimeInSeconds" not in found:
+    pool = found.get("WarmPoolStatus", {})
+    if "BillableTimeInSeconds" not in found or pool.get("Status") in {"InUse", "Available"}:
         return None
     machines, count = found["ResourceConfig"]["InstanceType"], found["ResourceConfig"]["InstanceCount"]
+    kept_s = pool.get("ResourceRetainedBillableTimeInSeconds", 0)
     billed_s = found["BillableTimeInSeconds"]
     full_s = max(billed_s, found.get("TrainingTimeInSeconds", 0))
-    return (Used(what=machines, hours=billed_s * count / S_PER_HOUR, full_hours=full_s * count / S_PER_HOUR),)
+    hours, full_hours = ((seconds + kept_s) * count / S_PER_HOUR for seconds in (billed_s, full_s))
+    return (Used(what=machines, hours=hours, full_hours=full_hours),)
 
 
 def _contained(job: Mapping[str, Any]) -> tuple[Used, ...]:
@@ -297,6 +328,18 @@ def _contained(job: Mapping[str, Any]) -> tuple[Used, ...]:
     seconds = max(_MIN_BILLED_S, (job.get("stoppedAt", 0) - job["startedAt"]) / _MS_PER_S)
     hours = {BATCH_VCPU: vcpus * seconds / S_PER_HOUR, BATCH_GB: memory_gb * seconds / S_PER_HOUR}
     return tuple(Used(what=what, hours=value, full_hours=value) for what, value in hours.items())
+
+
+def _of_nodes(job: Mapping[str, Any], aws: Aws) -> tuple[Used, ...]:
+    """Each node has a machine for itself, from the first one's begin to its end; EC2 bills a minute at least."""
+    if not job.get("startedAt"):
+        return ()
+    nodes = job["nodeProperties"]
+    kinds = [one.get("container", {}).get("instanceType") for one in nodes["nodeRangeProperties"]]
+    machine = next((kind for kind in kinds if kind), aws.batch_nodes_machine)
+    seconds = max(_MIN_BILLED_S, (job.get("stoppedAt", 0) - job["startedAt"]) / _MS_PER_S)
+    hours = nodes["numNodes"] * seconds / S_PER_HOUR
+    return (Used(what=machine, hours=hours, full_hours=hours),)
 
 
 def instant_s(at: Any) -> float:

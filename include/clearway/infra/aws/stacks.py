@@ -21,7 +21,7 @@ log = logging.getLogger("clearway.aws")
 
 # Each may use what those before it put out; taken down from the end.
 ORDER = ("network", "storage", "state", "images", "spark", "watch", "roles", "batch")
-OPTIONS = ("emr", "pods", "mwaa")  # made after those if asked for, and kept up to date from then on
+OPTIONS = ("emr", "nodes", "pods", "mwaa")  # made after those if asked for, and kept up to date from then on
 POLL_S = 5.0
 TIMEOUT_S = 3600.0
 CORRECT = "correct what it names, then run it again"

@@ -130,6 +130,8 @@ def most_per_hour(env: Environment, stage: str) -> tuple[Used, ...]:
     if service == "emr_ec2":  # a fleet may be of any of its types; the first is taken for all
         machine, most = aws.emr_machines.split()[0], 1 + max(2, aws.emr_max_executors)
         return _hour(machine, most), _hour(f"{EMR_PART}.{machine}", most)
+    if service == "batch" and machines_of(aws, stage) > 1:
+        return (_hour(aws.batch_nodes_machine, machines_of(aws, stage)),)
     container = _hour(BATCH_VCPU, aws.batch_vcpus), _hour(BATCH_GB, aws.batch_memory_gb)
     trials = (_hour(aws.training_instance, aws.tuning_parallel),) if service == "sagemaker_tuning" else ()
     return container + trials
