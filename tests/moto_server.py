@@ -7,8 +7,9 @@ token are taken once, training and tuning jobs can be stopped (`moto_training.py
 (`moto_transform.py`), and all say afterwards what they bill: a training ten seconds at least, three tenths of them on
 spot; a Spark job a worker of 4 vCPU and 16 GB for a minute at least; a container of Batch the size it was given. A
 cluster of EMR has one machine per unit that its fleets begin with, which live as long as it does; it ends with its
-step. Conditional writes are atomic (`moto_turns.py`). What a container may not see, how a network fails, what a fleet
-does without spot capacity, and scaling are not modelled.
+step. Nodes of a multi-node job run side by side (`moto_nodes.py`). Conditional writes are atomic (`moto_turns.py`).
+What a container may not see, how a network fails, what a fleet does without spot capacity, and scaling are not
+modelled.
 """
 
 import json

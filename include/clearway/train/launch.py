@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed import DistError
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from clearway.contracts.codec import from_jsonable, to_jsonable
@@ -157,6 +159,8 @@ def _run_agent(job: Job, group: Group, num_processes: int, *, is_forking: bool) 
             raise Died(_first_line(error), at_s=SystemClock().now_s()) from error
         except SignalException as error:
             raise JobFailed(f"training in {job.folder} was stopped by signal {error.sigval}; start it again") from error
+        except (DistError, RendezvousError) as error:  # the agents did not meet
+            raise Died(f"{type(error).__name__}: {error}", at_s=SystemClock().now_s()) from error
 
 
 def _config(job: Job, group: Group, num_processes: int, logs: str) -> LaunchConfig:

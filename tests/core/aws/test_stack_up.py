@@ -310,6 +310,16 @@ def test_the_service_that_runs_spark_is_the_one_that_is_asked_about(healthy, ser
     assert asked & {"code of Spark jobs"}.union(*SPARK.values()) == SPARK[service] | code
 
 
+def test_nodes_are_asked_about_where_a_training_has_several_machines(healthy):
+    train = healthy.aws.services.model_copy(update={"train": "batch"})
+    env = changed(healthy, "aws", services=train, training_count=2)
+    assert failing(env) == {}
+    named = {check.about for check in doctor.examine(env)} - {check.about for check in doctor.examine(healthy)}
+    assert named == {"queue of nodes", "job definition clearway-nodes"}
+    one = changed(env, "aws", batch_nodes_definition="clearway-stage")
+    assert failing(one) == {"job definition clearway-stage": "1 ACTIVE of type container"}
+
+
 def without_versions(env: Environment) -> Environment:
     client("s3").put_bucket_versioning(Bucket=bucket_of(env), VersioningConfiguration={"Status": "Suspended"})
     return env

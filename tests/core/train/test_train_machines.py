@@ -11,9 +11,10 @@ from clearway.contracts.errors import ClearwayError, ConfigError, JobFailed
 from clearway.infra.environment import Environment, Training
 from clearway.packaging.signing import KEY_BYTES, install
 from clearway.product import LoadedProduct
-from clearway.train import machines, produce
+from clearway.train import launch, machines, produce
 from clearway.train.machines import Ended, Place, first_of, follow, interface_of, lead, place_of
 from clearway.train.run import run
+from clearway.train.worker import Job
 from machines_kit import train_on
 from serving_kit import free_port
 from training_kit import World, make_world
@@ -176,6 +177,24 @@ def test_who_is_none_of_ours_is_not_listened_to():
     ):
         stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
         first.gather("job")
+
+
+def test_agents_that_do_not_meet_are_a_reason_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(launch, "MEET_S", 1.0)
+    job = Job(
+        folder=str(tmp_path),
+        identity="j",
+        kind="tabular",
+        sizes={},
+        settings={},
+        num_threads=1,
+        is_bfloat16=False,
+        collective_timeout_s=1.0,
+    )
+    nobody = machines.Meeting(address="127.0.0.1", port=free_port())
+    with pytest.raises(machines.Died, match="Dist") as raised:
+        launch.assist(job, nobody, index=1, count=2, num_processes=1, can_fork=False)
+    assert first_of({"a": Ended(reason=str(raised.value), at_s=1.0), "b": Ended(reason="KeyError", at_s=2.0)}) == "b"
 
 
 @pytest.mark.parametrize(

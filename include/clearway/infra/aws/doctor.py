@@ -371,7 +371,7 @@ def _of_code(code: str) -> _Question:
     )
 
 
-def _of_queue(queue: str, share: str) -> _Question:
+def _of_queue(queue: str, share: str, *, about: str = "queue", variable: str = "QUEUE") -> _Question:
     def ask() -> tuple[bool, str]:
         with explained(f"queue {queue}"):
             queues = client("batch").describe_job_queues(jobQueues=[queue])["jobQueues"]
@@ -382,9 +382,9 @@ def _of_queue(queue: str, share: str) -> _Question:
         return (state, status, is_shared) == ("ENABLED", "VALID", bool(share)), words
 
     return _Question(
-        about="queue",
+        about=about,
         allowed="ENABLED and VALID; a batch_share exactly if it has a fair-share policy",
-        todo=f"run `aws up`, or correct {PREFIX}AWS__BATCH_QUEUE and {PREFIX}AWS__BATCH_SHARE",
+        todo=f"run `aws up`, or correct {PREFIX}AWS__BATCH_{variable} and {PREFIX}AWS__BATCH_SHARE",
         named=queue,
         ask=ask,
     )
@@ -395,7 +395,7 @@ def _of_nodes(aws: Aws) -> list[_Question]:
     if aws.services.train != "batch" or aws.training_count == 1:
         return []
     return [
-        _of_queue(aws.batch_nodes_queue, aws.batch_share),
+        _of_queue(aws.batch_nodes_queue, aws.batch_share, about="queue of nodes", variable="NODES_QUEUE"),
         _of_definition(aws.batch_nodes_definition, kind="multinode", todo="run `aws up --with nodes`"),
     ]
 
