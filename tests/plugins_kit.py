@@ -31,6 +31,7 @@ class FakeTi:
     id: str = "0"
     xcom: dict[tuple[str, str], Any] = field(default_factory=dict)
     state: str = "running"
+    max_tries: int = 3
     stats_tags: dict[str, str] = field(default_factory=dict)
 
     def xcom_push(self, key: str, value: Any) -> None:

@@ -140,8 +140,24 @@ def test_a_task_cleared_after_success_runs_its_stage_again(runner: FakeJobs, dag
     task = train_task(dag)
     context = context_of(ti, task)
     execute(task, context)
+    ti.max_tries += 4  # as Airflow counts on when a task is cleared
     execute(task, context)
     assert len({spec.key for spec in runner.submitted}) == len(runner.submitted) == 2
+
+
+def test_a_retry_after_a_success_that_airflow_never_learned_of_takes_its_result(
+    runner: FakeJobs, dag: DAG, ti: FakeTi
+) -> None:
+    runner.results["train"] = trained()
+    task = train_task(dag)
+    context = context_of(ti, task)
+    first = execute(task, context)
+    assert execute(task, context) == first
+    assert len(runner.submitted) == 1
+    ti.max_tries += 4
+    execute(task, context)
+    execute(task, context)
+    assert len(runner.submitted) == 2
 
 
 def test_a_job_of_other_inputs_is_not_taken_for_this_one(runner: FakeJobs, dag: DAG, ti: FakeTi) -> None:

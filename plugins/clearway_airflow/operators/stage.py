@@ -14,12 +14,17 @@ RETRIES = 3
 RETRY_DELAY = timedelta(seconds=3)
 
 
+# Of the task state store: the most tries that the task had when it passed. Whoever clears a task gives it more of them.
+PASSED_BELOW = "clearway_passed_below"
+
+
 class StageOperator(ResumableJobMixin, BaseOperator, SkipMixin):
     """Runs one stage as a job, watches it, and hands its Outputs on.
 
     The job id is kept in the task state store before the first poll, so a retry after a crash finds the running job. It
     is kept with the job's key, which holds a digest of the Inputs: a task cleared because its inputs changed starts a
-    new job, and so does a task cleared after it succeeded (the epoch rises with every success).
+    new job, and so does a task cleared after it succeeded (the epoch rises with every success). A try whose success
+    Airflow never learned of, since its worker died or was taken for dead, is no such one: the next takes its result.
 
     Args:
         product: name of the product.
@@ -142,6 +147,7 @@ class StageOperator(ResumableJobMixin, BaseOperator, SkipMixin):
         outputs = parse_outputs(self.stage, text)
         context["task_state_store"].set("clearway_epoch", self._epoch(context) + 1)
         value = conclude(self, context, outputs)
+        context["task_state_store"].set(PASSED_BELOW, context["ti"].max_tries)
         for following in self.downstream_list if advances(self.stage, outputs) else ():
             if isinstance(following, StageOperator):
                 following.ask_ahead(context)
@@ -169,7 +175,9 @@ class StageOperator(ResumableJobMixin, BaseOperator, SkipMixin):
         self._purse = purse_of(self._env, product, steps, runner=self._runner())
 
     def _epoch(self, context: Context) -> int:
-        return int(str(context["task_state_store"].get("clearway_epoch", 0)))
+        store = context["task_state_store"]
+        is_a_retry = store.get(PASSED_BELOW, -1) == context["ti"].max_tries
+        return int(str(store.get("clearway_epoch", 0))) - int(is_a_retry)
 
     def _runner(self) -> Any:
         from clearway.infra.jobs import open_jobs
