@@ -112,9 +112,8 @@ def test_two_machines_of_sagemaker_make_the_package_of_two_processes_on_one(clou
     assert any(name.endswith(".ckpt") for name in first["scratch"])
     assert [name for name in first["scratch"] if "keys" in name] == []  # SageMaker copies this folder into the store
     (used,) = jobs.usage(job).used
-    described = client("sagemaker").describe_training_job(
-        TrainingJobName=client("sagemaker").list_training_jobs()["TrainingJobSummaries"][0]["TrainingJobName"]
-    )
+    newest = max(client("sagemaker").list_training_jobs()["TrainingJobSummaries"], key=lambda job: job["CreationTime"])
+    described = client("sagemaker").describe_training_job(TrainingJobName=newest["TrainingJobName"])
     assert used.full_hours == pytest.approx(2 * described["TrainingTimeInSeconds"] / 3600)
     prices = read_prices(cloud)
     (line,) = lines_of((used,), prices=prices, env=cloud)
