@@ -53,12 +53,14 @@ PLAN = {
     "error_margin": 0.2,
     "slow_s": 10.0,
     "slow_margin": 0.3,
+    "shadow": {"min_rows": 50, "margin": 0.5},
     "watch": {"min_s": 60, "min_requests": 50},
 }
 RELEASES = {
     "blue_green": ("blue_green", [], "2015-01-01"),
     "canary": ("canary", ["split", "split"], "2015-02-01"),
-    "watch": (["blue_green", "watch"], ["watch"], "2015-03-01"),
+    "shadow_then_canary": (["shadow", "canary"], ["mirror", "split", "split"], "2015-03-01"),
+    "watch": (["blue_green", "watch"], ["watch"], "2015-04-01"),
 }
 
 
@@ -162,7 +164,7 @@ def test_an_update_that_sagemaker_takes_back_ends_the_release_by_a_verdict(cloud
     stack, before = cloud.stack, cloud.stack.document()
     cloud.account.next_fate = lambda: Fate("silent")
     try:
-        states = cloud.release("taken-back", "blue_green", "2015-04-01")
+        states = cloud.release("taken-back", "blue_green", "2015-05-01")
     finally:
         cloud.account.next_fate = Fate
     assert states["deploy"] == "success", "no is green"
@@ -176,7 +178,7 @@ def test_an_update_that_sagemaker_takes_back_ends_the_release_by_a_verdict(cloud
 def test_a_month_that_landed_is_scored_by_the_endpoint(cloud: Cloud) -> None:
     stack = cloud.stack
     known, runs = stack.runs("monitor"), stack.runs("ingest")
-    day = "2015-03-01T00:00:00Z"
+    day = "2015-04-01T00:00:00Z"
     body = {"dag_id": f"{PRODUCT}_ingest", "from_date": day, "to_date": day, "max_active_runs": 1}
     stack.call("POST", "/backfills", body | {"reprocess_behavior": "none"})
     assert stack.wait("ingest", stack.new_run("ingest", runs)) == {"ingest": "success", "batches": "success"}
