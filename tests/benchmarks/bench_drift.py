@@ -4,15 +4,21 @@
 
 Both see the same two tables. Equal values are required before any time counts: Evidently bins the union of both sides,
 so PSI is computed by our formula on those very bins and compared column by column. CPU seconds count, imports do not.
+Each way runs in a child of its own; its memory is what the child holds at its peak beyond imports and the two tables.
 Values lie between 0 and 1 and fill every bin: for empty ones Evidently uses another floor on each side.
 The result is one line of JSON.
 """
 
 import json
+import multiprocessing
 import os
+import re
 import sys
 import time
 import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 os.environ.update(DO_NOT_TRACK="1")
 os.environ.setdefault("OMP_NUM_THREADS", "2")
@@ -38,30 +44,49 @@ def two_tables(num_rows: int, num_columns: int) -> tuple[pa.Table, pa.Table]:
     return pa.table(before | {"batch_id": batch.astype(str)}), pa.table(after)
 
 
-def ours(before: pa.Table, after: pa.Table) -> tuple[dict[str, float], float, float]:
-    """PSI per column, CPU seconds of the comparison, CPU seconds of building the reference (once per model)."""
+def in_a_child(way: Callable[..., Any], *tables: pa.Table) -> Any:
+    """What `way` returns; the tables are inherited, not sent."""
+    context = multiprocessing.get_context("fork")
+    mine, theirs = context.Pipe(duplex=False)
+    child = context.Process(target=lambda: theirs.send(way(*tables)))
+    child.start()
+    theirs.close()
+    found = mine.recv()
+    child.join()
+    return found
+
+
+def memory_mb(name: str) -> float:
+    """Of this process: VmRSS now, VmHWM at its peak."""
+    (found,) = re.findall(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
+    return int(found) / 1024
+
+
+def ours(before: pa.Table, after: pa.Table) -> tuple[dict[str, float], float, float, float]:
+    """PSI per column; CPU seconds of the comparison, of building the reference (once per model); MB of both."""
+    held = memory_mb("VmRSS")
     started = time.process_time()
     reference = build_reference(before, numeric=after.column_names, categorical=[], batch_column="batch_id")
     built = time.process_time()
     found = {d.name: d.psi or 0.0 for d in compare(reference, after)}
-    return found, time.process_time() - built, built - started
+    return found, time.process_time() - built, built - started, memory_mb("VmHWM") - held
 
 
-def evidentlys(before: pa.Table, after: pa.Table) -> tuple[dict[str, float], float]:
-    """PSI per column as Evidently's drift preset reports it, and CPU seconds."""
+def evidentlys(before: pa.Table, after: pa.Table) -> tuple[dict[str, float], float, float]:
+    """PSI per column as Evidently's drift preset reports it, CPU seconds, and MB beyond its two frames."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from evidently import DataDefinition, Dataset, Report
         from evidently.presets import DataDriftPreset
 
         frames = [t.select(after.column_names).to_pandas() for t in (before, after)]
-        started = time.process_time()
+        held, started = memory_mb("VmRSS"), time.process_time()
         definition = DataDefinition(numerical_columns=after.column_names, categorical_columns=[])
         reference, current = (Dataset.from_pandas(f, data_definition=definition) for f in frames)
         result = Report([DataDriftPreset(num_method="psi", num_threshold=PSI_LIMIT)]).run(current, reference).dict()
         spent = time.process_time() - started
     values = {m["config"]["column"]: float(m["value"]) for m in result["metrics"] if "column" in m.get("config", {})}
-    return values, spent
+    return values, spent, memory_mb("VmHWM") - held
 
 
 def on_evidentlys_bins(before: pa.Table, after: pa.Table, name: str) -> float:
@@ -75,8 +100,8 @@ def on_evidentlys_bins(before: pa.Table, after: pa.Table, name: str) -> float:
 def main(num_rows: int = 300_000, num_columns: int = 30) -> dict[str, float]:
     """Run both, insist on equal values and verdicts, return the figures."""
     before, after = two_tables(num_rows, num_columns)
-    own, own_s, build_s = ours(before, after)
-    theirs, their_s = evidentlys(before, after)
+    own, own_s, build_s, own_mb = in_a_child(ours, before, after)
+    theirs, their_s, their_mb = in_a_child(evidentlys, before, after)
     if set(own) != set(theirs):
         raise AssertionError(f"columns differ: {sorted(set(own) ^ set(theirs))}")
     worst = max(abs(theirs[name] - on_evidentlys_bins(before, after, name)) for name in own)
@@ -91,6 +116,8 @@ def main(num_rows: int = 300_000, num_columns: int = 30) -> dict[str, float]:
         "build_reference_cpu_s": round(build_s, 3),
         "evidently_cpu_s": round(their_s, 3),
         "ratio": round(their_s / own_s, 1),
+        "ours_peak_mb": round(own_mb, 1),
+        "evidently_peak_mb": round(their_mb, 1),
         "largest_psi_difference_on_same_bins": worst,
     }
 
