@@ -17,17 +17,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from clearway.measures.bins import NUMERIC, Bins, Floats, Ints, bin_rule, count_rows
-from clearway.measures.resample import expanded_tail
+from clearway.measures.by_chance import limit_by_chance
 from clearway.measures.wasserstein import wasserstein
 
 # Where a package's reference holds it, beside what held-out texts cost.
 LENGTHS = "lengths"
-NUM_DRAWS = 1_000
-SEED = 2014
-# Of the limit.
-CONFIDENCE = 0.975
-# With fewer blocks on the held-out side the spread between them is a guess.
-MIN_HELD_BLOCKS = 5
 # A hundredth of a doubling is not worth a word, however alike held-out texts are.
 LIMIT_FLOOR = 0.01
 # Of the longest text: where a cut falls into a character of UTF-8, up to three bytes are lost as well.
@@ -100,21 +94,15 @@ def doublings(num_bytes_N: npt.ArrayLike, held: HeldLengths) -> float:
 
 def usual_doublings(held: HeldLengths, *, num_blocks: int) -> float | None:
     """How far a batch of so many blocks lies away by chance if it is like the held-out ones; None where too few blocks
-    were held out.
+    were held out."""
 
-    Source: as `surprise.usual_excess`: K blocks and H blocks are both drawn from the held-out ones.
-    """
-    num_held = len(held.counts)
-    if num_held < MIN_HELD_BLOCKS:
-        return None
-    rng, chances = np.random.default_rng(SEED), np.full(num_held, 1.0 / num_held)
-    batch_RH, held_RH = (rng.multinomial(num, chances, size=NUM_DRAWS) for num in (num_blocks, num_held))
-    found = [_between(held, now_H, then_H) for now_H, then_H in zip(batch_RH, held_RH, strict=True)]
-    tail = expanded_tail(CONFIDENCE, num_days=num_held)
-    return max(LIMIT_FLOOR, float(np.quantile(found, 1.0 - tail)))
+    def apart(batch_RH: Floats, held_RH: Floats) -> Floats:
+        return np.array([_between(held, now_H, then_H) for now_H, then_H in zip(batch_RH, held_RH, strict=True)])
+
+    return limit_by_chance(apart, num_held=len(held.counts), num_blocks=num_blocks, floor=LIMIT_FLOOR)
 
 
-def _between(held: HeldLengths, now_H: Ints, then_H: Ints) -> float:
+def _between(held: HeldLengths, now_H: Floats, then_H: Floats) -> float:
     (now, now_sums), (then, then_sums) = ((times_H @ held.counts, times_H @ held.sums) for times_H in (now_H, then_H))
     return wasserstein(then, _means(then, then_sums), now, _means(now, now_sums))
 

@@ -46,9 +46,12 @@ def day_codes(days: ArrayLike) -> tuple[NDArray[np.int64], int]:
     return codes.astype(np.int64), int(distinct.size)
 
 
-def draw_day_counts(num_days: int, *, num_resamples: int, rng: np.random.Generator) -> Array:
-    """How often each day is drawn, with replacement, D draws each. [R, D]"""
-    return rng.multinomial(num_days, np.full(num_days, 1.0 / num_days), size=num_resamples).astype(np.float64)
+def draw_day_counts(
+    num_days: int, *, num_resamples: int, rng: np.random.Generator, num_drawn: int | None = None
+) -> Array:
+    """How often each day is drawn, with replacement, `num_drawn` draws each, or D. [R, D]"""
+    drawn = num_days if num_drawn is None else num_drawn
+    return rng.multinomial(drawn, np.full(num_days, 1.0 / num_days), size=num_resamples).astype(np.float64)
 
 
 def mean_difference(

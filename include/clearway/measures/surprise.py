@@ -17,16 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from clearway.contracts.errors import Unmeasurable
-from clearway.measures.resample import expanded_tail, mean_difference
+from clearway.measures.binary import Array
+from clearway.measures.by_chance import CONFIDENCE, NUM_DRAWS, SEED, limit_by_chance
+from clearway.measures.resample import mean_difference
 
 # Where a package's reference holds it.
 HELD_OUT = "held_out"
-NUM_DRAWS = 1_000
-SEED = 2014
-# Of the limit, and of each bound of an interval alone: 95 % for both.
-CONFIDENCE = 0.975
-# With fewer blocks on the held-out side the spread between them is a guess.
-MIN_HELD_BLOCKS = 5
 # With fewer blocks in a batch its texts are drawn one by one.
 MIN_BLOCKS = 3
 # A hundredth of a bit per byte is not worth a word, however alike held-out texts are.
@@ -102,25 +98,11 @@ def cost(scores_N: npt.ArrayLike, num_bytes_N: npt.ArrayLike, blocks: npt.ArrayL
 
 def usual_excess(held: HeldOut, *, num_blocks: int) -> float | None:
     """Bits per byte that a batch of so many blocks may cost more than all held-out texts if it is like them; None where
-    too few blocks were held out.
-
-    Source: bootstrap of the difference between K blocks and H blocks, both drawn from the held-out ones: the batch
-        varies, and so does what it is held against. Widened for few blocks as in `resample`.
-    """
+    too few blocks were held out."""
     bits_H, bytes_H = np.asarray(held.bits), np.asarray(held.num_bytes, dtype=np.float64)
-    if len(bits_H) < MIN_HELD_BLOCKS:
-        return None
-    rng = np.random.default_rng(SEED)
-    batch_R, held_R = (_draws(bits_H, bytes_H, num, rng) for num in (num_blocks, len(bits_H)))
-    tail = expanded_tail(CONFIDENCE, num_days=len(bits_H))
-    return max(LIMIT_FLOOR, float(np.quantile(batch_R - held_R, 1.0 - tail)))
 
+    def dearer(batch_RH: Array, held_RH: Array) -> Array:
+        more: Array = (batch_RH @ bits_H) / (batch_RH @ bytes_H) - (held_RH @ bits_H) / (held_RH @ bytes_H)
+        return more
 
-def _draws(
-    bits_H: npt.NDArray[np.float64], bytes_H: npt.NDArray[np.float64], num_blocks: int, rng: np.random.Generator
-) -> npt.NDArray[np.float64]:
-    """Bits per byte of `num_blocks` blocks, drawn with replacement. [R]"""
-    chances = np.full(len(bits_H), 1.0 / len(bits_H))
-    counts_RH = rng.multinomial(num_blocks, chances, size=NUM_DRAWS).astype(np.float64)
-    found: npt.NDArray[np.float64] = (counts_RH @ bits_H) / (counts_RH @ bytes_H)
-    return found
+    return limit_by_chance(dearer, num_held=len(bits_H), num_blocks=num_blocks, floor=LIMIT_FLOOR)
