@@ -283,8 +283,7 @@ def _feature(
     bins = count_rows(column, entry, batch_N, num_batches=int(batch_N.max()) + 1)
     distances = {WHOLE: _left_out(bins, kind, scale=entry["sd"])}
     distances |= {s: _left_out(bins.of(batches), kind, scale=entry["sd"]) for s, batches in seasons.items()}
-    grid = _grid(column, batch_N, spread=entry["sd"]) if kind == NUMERIC else None
-    sizes = _sizes(column, batch_N, spread=entry["sd"]) if kind == NUMERIC else None
+    grid, sizes = _grid_and_sizes(column, batch_N, spread=entry["sd"]) if kind == NUMERIC else (None, None)
     of_seasons = {
         s: _described(bins.of(batches), kind, distances[s]) | {"size": sizes.of(batches).usual() if sizes else None}
         for s, batches in seasons.items()
@@ -308,17 +307,11 @@ def _described(bins: Bins, kind: str, distances: list[float | None]) -> dict[str
     }
 
 
-def _grid(column: pa.ChunkedArray, batch_N: Ints, *, spread: float) -> list[int] | None:
-    values = numbers_of(column)
-    is_present = np.isfinite(values)
-    return points_of(values[is_present], batch_N[is_present], spread=spread)
-
-
-def _sizes(column: pa.ChunkedArray, batch_N: Ints, *, spread: float) -> Sizes:
-    values = numbers_of(column)
-    is_present = np.isfinite(values)
-    num_batches = int(batch_N.max()) + 1
-    return sizes_of(values[is_present], batch_N[is_present], num_batches=num_batches, spread=spread)
+def _grid_and_sizes(column: pa.ChunkedArray, batch_N: Ints, *, spread: float) -> tuple[list[int] | None, Sizes]:
+    values_N = numbers_of(column)
+    is_present = np.isfinite(values_N)
+    values, batches, num_batches = values_N[is_present], batch_N[is_present], int(batch_N.max()) + 1
+    return points_of(values, batches, spread=spread), sizes_of(values, batches, num_batches=num_batches, spread=spread)
 
 
 def _usual(sample: dict[str, list[Any]], chosen: Ints, table: pa.Table, batch_N: Ints) -> list[float]:
