@@ -21,14 +21,14 @@ import math
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from clearway.contracts.errors import Unavailable
 from clearway.contracts.manifest import canonical_json
 from clearway.contracts.observed import Mirrored, MirroredRow
 from clearway.infra.aws.endpoint_control import MAX_TRIES, Copies, Giving, Held
-from clearway.infra.aws.endpoint_metrics import HOUR_S, LATE_S, REFRESH_S, Counted, EndpointMetrics
+from clearway.infra.aws.endpoint_metrics import LATE_S, REFRESH_S, Counted, EndpointMetrics, unread_captures
 from clearway.infra.storage import Storage, join
 
 log = logging.getLogger("clearway.endpoint")
@@ -172,15 +172,11 @@ class CopiedRows:
         return join(self._home, "copies", self._log_id, f"{number:08d}.json")
 
     def _gather(self, side: _Side, variant: str, digest: str, *, since_s: float, now_s: float) -> None:
-        first_s = max(since_s, self._folders_s - LATE_S)
-        for hour in range(int(first_s // HOUR_S), int(now_s // HOUR_S) + 1):
-            folder = f"{datetime.fromtimestamp(hour * HOUR_S, UTC):%Y/%m/%d/%H}"
-            for uri in self._storage.list(join(self._capture_uri, self._endpoint, variant, folder)):
-                if uri not in side.seen:
-                    for answered in _captured(self._storage.read(uri), digest=digest, since_s=since_s):
-                        side.add(answered)
-                    side.seen.add(uri)
-                    self.on_file()
+        folder, first_s = join(self._capture_uri, self._endpoint, variant), max(since_s, self._folders_s - LATE_S)
+        for data in unread_captures(self._storage, folder, seen=side.seen, first_s=first_s, now_s=now_s):
+            for answered in _captured(data, digest=digest, since_s=since_s):
+                side.add(answered)
+            self.on_file()
 
     def _num_dropped(self, copies: Copies) -> int:
         """Requests that the answering version got and the shadow got no copy of, or did not try."""

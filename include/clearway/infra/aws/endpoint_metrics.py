@@ -105,11 +105,12 @@ class EndpointMetrics:
         minutes = self._asked(held, first, until) if held and until > first else {digest: _nothing() for digest in held}
         until = min([until, *(m for kept in minutes.values() for m in _unfinished(kept))])
         newest = max((m for kept in minutes.values() for m in kept["requests"] if m < until), default=first)
+        whole = {digest: _until(minutes[digest], until) for digest in held}
+        errors = {digest: _errors(whole[digest]) for digest in held}
         arms = {
-            digest: _arm(_until(minutes[digest], until), self._scores(digest, held[digest], now_s=now_s))
+            digest: _arm(whole[digest], errors[digest], self._scores(digest, held[digest], now_s=now_s))
             for digest in held
         }
-        errors = {digest: _errors(_until(minutes[digest], until)) for digest in held}
         at_s = newest + 2 * MINUTE_S + self._delay_s + REFRESH_S
         return Counted(at_s=at_s, begin_s=first, arms=arms, until_s=until, errors=errors)
 
@@ -154,16 +155,25 @@ class EndpointMetrics:
         if not self._capture_uri:
             return _Scores()
         kept = self._captured.setdefault(digest, _Captured())
-        first_s = max(self._begin_s, kept.read_s - LATE_S)
-        for hour in range(int(first_s // HOUR_S), int(now_s // HOUR_S) + 1):
-            folder = f"{datetime.fromtimestamp(hour * HOUR_S, UTC):%Y/%m/%d/%H}"
-            for uri in self._storage.list(join(self._capture_uri, self._endpoint, version.variant, folder)):
-                if uri not in kept.seen:
-                    for score in captured_scores(self._storage.read(uri), digest=digest, since_s=self._begin_s):
-                        kept.scores.add(score)
-                    kept.seen.add(uri)
+        folder, first_s = (
+            join(self._capture_uri, self._endpoint, version.variant),
+            max(self._begin_s, kept.read_s - LATE_S),
+        )
+        for data in unread_captures(self._storage, folder, seen=kept.seen, first_s=first_s, now_s=now_s):
+            for score in captured_scores(data, digest=digest, since_s=self._begin_s):
+                kept.scores.add(score)
         kept.read_s = now_s
         return kept.scores
+
+
+def unread_captures(storage: Storage, folder: str, *, seen: set[str], first_s: float, now_s: float) -> Iterator[bytes]:
+    """What was captured of a variant in the hours from `first_s` to now, file by file; `seen` grows by each."""
+    for hour in range(int(first_s // HOUR_S), int(now_s // HOUR_S) + 1):
+        for uri in storage.list(join(folder, f"{datetime.fromtimestamp(hour * HOUR_S, UTC):%Y/%m/%d/%H}")):
+            if uri not in seen:
+                data = storage.read(uri)
+                seen.add(uri)
+                yield data
 
 
 def captured_scores(data: bytes, *, digest: str, since_s: float) -> Iterator[float]:
@@ -225,7 +235,7 @@ def _errors(found: Minutes) -> dict[int, int]:
     return errors
 
 
-def _arm(found: Minutes, scores: _Scores) -> ArmCounts:
+def _arm(found: Minutes, errors: Mapping[int, int], scores: _Scores) -> ArmCounts:
     """Totals. What was not timed counts as slower than every bound."""
     num, buckets = 0, [0] * (len(LATENCY_BOUNDS_S) + 1)
     for minute, value in found["requests"].items():
@@ -239,7 +249,7 @@ def _arm(found: Minutes, scores: _Scores) -> ArmCounts:
         buckets[-1] += max(asked, timed) - reached
     return ArmCounts(
         num_requests=num,
-        num_errors=sum(_errors(found).values()),
+        num_errors=sum(errors.values()),
         latencies=tuple(buckets),
         num_scores=scores.num,
         score_sum=scores.total,
