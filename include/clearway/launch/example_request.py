@@ -25,10 +25,11 @@ class Example:
 def try_example(env: Environment, product: str, champion: Version) -> Example:
     """Write the request, send it, return both. Raises: Unavailable if the endpoint does not answer it."""
     endpoint, file = open_endpoint(env, product=product), env.home / "example-request.json"
-    body = json.dumps({"instances": endpoint.examples(champion.digest)[:1]})
+    rows = endpoint.examples(champion.digest)[:1]
+    body = json.dumps({"instances": rows})
     file.write_text(body, encoding="utf-8")
     if env.endpoint.kind == "sagemaker":  # no address that everybody may call: requests are signed
-        scores, digest = endpoint.predict(json.loads(body)["instances"])
+        scores, digest = endpoint.predict(rows)
         name = env.sagemaker.of(product).endpoint
         line = f"aws sagemaker-runtime invoke-endpoint --endpoint-name {name} --content-type application/json"
         answer = {"predictions": scores, "model_digest": digest}
