@@ -12,12 +12,10 @@ The result is one line of JSON.
 import json
 import multiprocessing
 import os
-import re
 import sys
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 os.environ.update(DO_NOT_TRACK="1")
@@ -25,7 +23,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
+import psutil
 import pyarrow as pa
+from bench_pieces import peak_mb
 
 from clearway.measures.distance import build_reference, compare
 from clearway.measures.psi import psi
@@ -56,20 +56,19 @@ def in_a_child(way: Callable[..., Any], *tables: pa.Table) -> Any:
     return found
 
 
-def memory_mb(name: str) -> float:
-    """Of this process: VmRSS now, VmHWM at its peak."""
-    (found,) = re.findall(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
-    return int(found) / 1024
+def held_mb() -> float:
+    """What this process holds now."""
+    return psutil.Process().memory_info().rss / 2**20
 
 
 def ours(before: pa.Table, after: pa.Table) -> tuple[dict[str, float], float, float, float]:
     """PSI per column; CPU seconds of the comparison, of building the reference (once per model); MB of both."""
-    held = memory_mb("VmRSS")
+    held = held_mb()
     started = time.process_time()
     reference = build_reference(before, numeric=after.column_names, categorical=[], batch_column="batch_id")
     built = time.process_time()
     found = {d.name: d.psi or 0.0 for d in compare(reference, after)}
-    return found, time.process_time() - built, built - started, memory_mb("VmHWM") - held
+    return found, time.process_time() - built, built - started, peak_mb() - held
 
 
 def evidentlys(before: pa.Table, after: pa.Table) -> tuple[dict[str, float], float, float]:
@@ -80,13 +79,13 @@ def evidentlys(before: pa.Table, after: pa.Table) -> tuple[dict[str, float], flo
         from evidently.presets import DataDriftPreset
 
         frames = [t.select(after.column_names).to_pandas() for t in (before, after)]
-        held, started = memory_mb("VmRSS"), time.process_time()
+        held, started = held_mb(), time.process_time()
         definition = DataDefinition(numerical_columns=after.column_names, categorical_columns=[])
         reference, current = (Dataset.from_pandas(f, data_definition=definition) for f in frames)
         result = Report([DataDriftPreset(num_method="psi", num_threshold=PSI_LIMIT)]).run(current, reference).dict()
         spent = time.process_time() - started
     values = {m["config"]["column"]: float(m["value"]) for m in result["metrics"] if "column" in m.get("config", {})}
-    return values, spent, memory_mb("VmHWM") - held
+    return values, spent, peak_mb() - held
 
 
 def on_evidentlys_bins(before: pa.Table, after: pa.Table, name: str) -> float:
