@@ -32,6 +32,11 @@ from serving_kit import PRODUCT, approved, controls_of, make_package
 MAX_TASK_RETRIES = 12
 
 
+def more(*values: object) -> object:
+    """A case beside others."""
+    return pytest.param(*values, marks=pytest.mark.long)
+
+
 class Story:
     """One account, one product, one champion."""
 

@@ -15,17 +15,12 @@ from clearway.infra.environment import Storage
 from rollout_kit import Killed
 from sagemaker_account import Fate
 from sagemaker_kit import PLAN, hurry
-from sagemaker_story_kit import tell_taken_back, told
+from sagemaker_story_kit import more, tell_taken_back, told
 from serving_kit import PRODUCT
 
 pytestmark = pytest.mark.slow
 BLUE_GREEN = PLAN.model_copy(update={"strategy": "blue_green"})
 CANARY_AND_WATCH = PLAN.model_copy(update={"strategy": ("canary", "watch")})
-
-
-def more(*values: object) -> object:
-    """A case beside others."""
-    return pytest.param(*values, marks=pytest.mark.long)
 
 
 @pytest.fixture(autouse=True)

@@ -20,16 +20,11 @@ from clearway.infra.storage import join, open_storage
 from clearway.product_rollout import Shadow
 from rollout_kit import Killed
 from sagemaker_kit import NAME, PLAN, SHADOW, hurry
-from sagemaker_story_kit import fate_at, told
+from sagemaker_story_kit import fate_at, more, told
 from serving_kit import PRODUCT
 
 pytestmark = pytest.mark.slow
 SHADOW_AND_CANARY = SHADOW.model_copy(update={"strategy": ("shadow", "canary")})
-
-
-def more(*values: object) -> object:
-    """A case beside others."""
-    return pytest.param(*values, marks=pytest.mark.long)
 
 
 @pytest.fixture(autouse=True)
