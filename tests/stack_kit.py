@@ -17,11 +17,10 @@ from urllib.parse import quote
 import httpx
 import psutil
 
-from aws_kit import account
 from clearway.contracts.release_document import ReleaseDocument
 from clearway.infra.endpoint import TrafficState, open_endpoint
 from clearway.infra.environment import Environment, project_root
-from clearway.infra.jobs.processes import JOB_VARIABLE, environment_variables
+from clearway.infra.jobs.processes import JOB_VARIABLE
 from clearway.infra.release_store import open_release_store
 from clearway.launch.airflow_api import AirflowApi
 
@@ -199,23 +198,6 @@ class Stack:
         except psutil.Error:
             return False
         return env.get(JOB_VARIABLE, "").startswith(str(self.home / "jobs" / f"{stage}-"))
-
-
-def cloud_settings(stack: Stack, *, services: dict[str, str], **more: str) -> dict[str, str]:
-    """Variables of an installation on AWS, in a fresh account: as conf/aws.yaml says, but with Sail for the cluster's
-    Spark. `services`: stage → service, where it is not Batch."""
-    asked = {
-        **stack.variables,
-        "CLEARWAY_ENV": "aws",
-        "CLEARWAY__STORAGE__ROOT": "s3://none/yet",
-        "CLEARWAY__SPARK__ENGINE": "sail",
-        "CLEARWAY__JOBS__POLL_S": "0.5",
-        "CLEARWAY__ENDPOINT__ADMIN_TOKEN_FILE": str(stack.home / "serving" / "admin.token"),
-    }
-    stage = project_root() / "include" / "aws" / "clearway_job.py"
-    env = account(Environment.load(asked | more), stage=stage, services=services)
-    assert env.jobs.deferrable, "what is tried is the shipped configuration"
-    return {name: value for name, value in environment_variables(env).items() if value}
 
 
 def is_told_to_end(process: psutil.Process) -> bool:

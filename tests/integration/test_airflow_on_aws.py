@@ -3,9 +3,7 @@
 One Airflow for all of them, and one champion after the other: each release trains on a month more than the one before.
 """
 
-import itertools
 import shutil
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,21 +14,16 @@ import yaml
 
 import http_kit
 from aws_kit import at_endpoint, moto_server, variables
-from clearway.contracts.release_document import Phase
-from clearway.deploy.history import read_rollout
 from clearway.infra.aws.client import client
 from clearway.infra.cost.ledger import Ledger
-from clearway.infra.endpoint import open_endpoint
 from clearway.infra.environment import Environment, project_root
 from clearway.infra.jobs import open_jobs
-from clearway.infra.layout import Layout
-from clearway.infra.storage import open_storage
 from clearway.release import release_id
-from stack_kit import Stack, cloud_settings, started, until
+from cloud_kit import STAGES, asking, check_a_month_is_scored, check_promoted, check_rollback, cloud_settings, run_by
+from stack_kit import Stack, started, until
 
 pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.airflow, pytest.mark.timeout(1800)]
 PRODUCT = "seattle_rain"
-STAGES = ("ingest", "preprocess", "validate", "tune", "train", "yardsticks", "evaluate", "approve", "deploy")
 # What the settings of the account send elsewhere; all other stages are containers of Batch.
 SERVICES = {"preprocess": "emr_serverless", "tune": "sagemaker_tuning", "train": "sagemaker"}
 # Judged by few requests within seconds, and nobody is slow: what is tried is the way, not the verdict.
@@ -78,55 +71,31 @@ def plan(stack: Stack, strategy: str | list[str], *, num_trials: int) -> None:
 @contextmanager
 def callers_who_report(stack: Stack) -> Iterator[None]:
     """Callers to whom a newer model does better, for an A/B test; the stack's own callers report nothing."""
-    champion, done = stack.document().champion, threading.Event()
-    rows = open_endpoint(stack.env, product=PRODUCT).examples(champion.digest) if champion else []
+    champion = stack.document().champion
+    with httpx.Client(base_url=stack.endpoint_url, timeout=60) as http:
 
-    def ask() -> None:
-        with httpx.Client(base_url=stack.endpoint_url, timeout=60) as http:
-            for number in itertools.count():
-                if done.wait(0.01):
-                    return
-                headers = {"x-clearway-sticky-key": f"reporter-{number}"}
-                body = {"instances": [rows[number % len(rows)]]}
-                answer = http.post("/invocations", json=body, headers=headers).json()
-                digest = answer["model_digest"]
-                outcome = {"key": f"reporter-{number}", "model_digest": digest}
-                outcome |= {"value": 0.2 if digest == champion.digest else 0.9}
-                http.post("/outcomes", json={"outcomes": [outcome]})
+        def ask(number: int, row: dict[str, Any]) -> None:
+            headers = {"x-clearway-sticky-key": f"reporter-{number}"}
+            digest = http.post("/invocations", json={"instances": [row]}, headers=headers).json()["model_digest"]
+            outcome = {"key": f"reporter-{number}", "model_digest": digest}
+            outcome |= {"value": 0.2 if champion and digest == champion.digest else 0.9}
+            http.post("/outcomes", json={"outcomes": [outcome]})
 
-    thread = threading.Thread(target=ask)
-    if rows:
-        thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        if rows:
-            thread.join(60)
+        with asking(stack, ask, pause_s=lambda: 0.01):
+            yield
 
 
 @pytest.mark.parametrize(("strategy", "kinds", "as_of"), RELEASES.values(), ids=RELEASES)
 def test_a_release_is_promoted_by(cloud: Stack, strategy: Any, kinds: list[str], as_of: str) -> None:
-    run = f"by-{'-'.join([strategy] if isinstance(strategy, str) else strategy)}"
+    run = run_by(strategy)
     before = cloud.document().champion
     num_trials = NUM_TRIALS if before is None else 0
     plan(cloud, strategy, num_trials=num_trials)
     with callers_who_report(cloud):
         cloud.api.trigger(f"{PRODUCT}_release", run, conf={"as_of": as_of, "approval": "person"}, note="")
         states = cloud.wait("release", run, answer="Approve")
-    assert states == dict.fromkeys((*STAGES, "champion"), "success"), cloud.outputs("release", run, "evaluate")
-    document, trained = cloud.document(), cloud.outputs("release", run, "train")["model"]["digest"]
-    deployed = cloud.outputs("release", run, "deploy")
-    assert (deployed["verdict"], document.phase) == ("pass", Phase.IDLE), deployed
-    assert document.champion is not None
-    assert document.champion.digest == trained
-    assert document.previous == before
-    assert cloud.traffic().weights_pct == {trained: 100.0}
-    env, name = cloud.env, release_id(f"{PRODUCT}_release", run)
-    rollout = read_rollout(open_storage(env.store_root), Layout(env.store_root, PRODUCT), name)
-    assert ([step.kind.value for step in rollout.plan] if rollout else []) == kinds
-    assert not rollout or rollout.is_last
-    check_bills(env, name, has_study=num_trials > 0)
+    trained = check_promoted(cloud, run, states, before=before, kinds=kinds)
+    check_bills(cloud.env, release_id(f"{PRODUCT}_release", run), has_study=num_trials > 0)
     assert cloud.outputs("release", run, "tune")["num_trials"] == num_trials
     report = http_kit.get(f"{cloud.url}/clearway/runs/{PRODUCT}_release/{run}/evaluate/report.html")
     assert (report.status_code, trained[:12] in report.text) == (httpx.codes.OK, True)
@@ -146,27 +115,11 @@ def check_bills(env: Environment, name: str, *, has_study: bool) -> None:
 
 
 def test_a_month_that_landed_is_scored_and_monitored(cloud: Stack) -> None:
-    known, runs = cloud.runs("monitor"), cloud.runs("ingest")
-    day = "2015-05-01T00:00:00Z"
-    body = {"dag_id": f"{PRODUCT}_ingest", "from_date": day, "to_date": day, "max_active_runs": 1}
-    cloud.call("POST", "/backfills", body | {"reprocess_behavior": "none"})
-    run = cloud.new_run("ingest", runs)
-    assert cloud.wait("ingest", run) == {"ingest": "success", "batches": "success"}
-    monitor = cloud.new_run("monitor", known)
-    states = cloud.wait("monitor", monitor)
-    assert {states[task] for task in ("ingest", "preprocess", "serve", "monitor")} == {"success"}
-    served = cloud.outputs("monitor", monitor, "serve")
-    assert served["digest"] == cloud.document().champion.digest
-    assert served["num_rows"] > 0
+    check_a_month_is_scored(cloud, day="2015-05-01T00:00:00Z")
 
 
 def test_the_rollback_brings_the_previous_champion_back(cloud: Stack) -> None:
-    before = cloud.document()
-    assert before.previous is not None
-    cloud.api.trigger(f"{PRODUCT}_rollback", "back", conf={"reason": "drill"}, note="")
-    assert cloud.wait("rollback", "back") == {"revert": "success", "champion": "success"}
-    assert cloud.document().champion.digest == before.previous.digest
-    assert cloud.traffic().weights_pct == {before.previous.digest: 100.0}
+    check_rollback(cloud)
 
 
 def test_a_person_who_fails_a_study_stops_its_tuning_job(cloud: Stack) -> None:

@@ -4,35 +4,28 @@ All else is as in test_airflow_on_aws.py: data in S3, documents in DynamoDB, eac
 by the minute, so a canary takes minutes.
 """
 
-import itertools
 import json
 import random
 import shutil
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import yaml
 
 from aws_kit import at_endpoint, moto_server, variables
 from clearway.contracts.release_document import Phase
-from clearway.deploy.history import read_rollout
 from clearway.infra.aws.client import client
 from clearway.infra.clock import SystemClock
-from clearway.infra.endpoint import open_endpoint
 from clearway.infra.environment import project_root
-from clearway.infra.layout import Layout
-from clearway.infra.storage import open_storage
 from clearway.launch.example_request import try_example
-from clearway.release import release_id
+from cloud_kit import asking, check_a_month_is_scored, check_promoted, check_rollback, cloud_settings, run_by
 from sagemaker_account import Account, Fate
 from sagemaker_server import sagemaker_server
-from stack_kit import Stack, cloud_settings, started
+from stack_kit import Stack, started
 
 pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.airflow, pytest.mark.timeout(1800)]
 PRODUCT, ENDPOINT = "seattle_rain", "clearway-seattle-rain"
-STAGES = ("ingest", "preprocess", "validate", "tune", "train", "yardsticks", "evaluate", "approve", "deploy")
 SERVICES = {"preprocess": "emr_serverless", "train": "sagemaker"}
 SAGEMAKER = {
     "CLEARWAY__ENDPOINT__KIND": "sagemaker",
@@ -77,33 +70,17 @@ class Cloud:
         written["rollout"] = PLAN | {"strategy": strategy}
         file.write_text(yaml.safe_dump(written, sort_keys=False), encoding="utf-8")
         conf = {"as_of": as_of, "approval": "person"}
-        with self._callers():
+        rng = random.Random(7)  # noqa: S311
+        with asking(self.stack, ask, pause_s=lambda: rng.expovariate(CALLS_PER_S)):
             self.stack.api.trigger(f"{PRODUCT}_release", run, conf=conf, note="")
             return self.stack.wait("release", run, answer="Approve", seconds=RUN_TIMEOUT_S)
 
-    @contextmanager
-    def _callers(self) -> Iterator[None]:
-        """As a product's callers ask SageMaker: signed calls of the runtime."""
-        champion, done, rng = self.stack.document().champion, threading.Event(), random.Random(7)  # noqa: S311
-        rows = open_endpoint(self.stack.env, product=PRODUCT).examples(champion.digest) if champion else []
 
-        def ask() -> None:
-            for number in itertools.count():
-                if done.wait(rng.expovariate(CALLS_PER_S)):
-                    return
-                body = json.dumps({"instances": [rows[number % len(rows)]]})
-                asked = {"EndpointName": ENDPOINT, "ContentType": "application/json", "Body": body.encode()}
-                client("sagemaker-runtime").invoke_endpoint(**asked)["Body"].read()
-
-        thread = threading.Thread(target=ask)
-        if rows:
-            thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            if rows:
-                thread.join(60)
+def ask(_: int, row: dict[str, Any]) -> None:
+    """As a product's callers ask SageMaker: by signed calls of the runtime."""
+    body = json.dumps({"instances": [row]}).encode()
+    asked = {"EndpointName": ENDPOINT, "ContentType": "application/json", "Body": body}
+    client("sagemaker-runtime").invoke_endpoint(**asked)["Body"].read()
 
 
 @pytest.fixture(scope="module")
@@ -131,20 +108,10 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
 
 @pytest.mark.parametrize(("strategy", "kinds", "as_of"), RELEASES.values(), ids=RELEASES)
 def test_a_release_is_promoted_by(cloud: Cloud, strategy: str | list[str], kinds: list[str], as_of: str) -> None:
-    stack, run = cloud.stack, f"by-{'-'.join([strategy] if isinstance(strategy, str) else strategy)}"
+    stack, run = cloud.stack, run_by(strategy)
     before = stack.document().champion
     states = cloud.release(run, strategy, as_of)
-    assert states == dict.fromkeys((*STAGES, "champion"), "success"), stack.outputs("release", run, "deploy")
-    document, trained = stack.document(), stack.outputs("release", run, "train")["model"]["digest"]
-    deployed = stack.outputs("release", run, "deploy")
-    assert (deployed["verdict"], document.phase) == ("pass", Phase.IDLE), deployed
-    assert document.champion is not None
-    assert document.champion.digest == trained
-    assert document.previous == before
-    assert stack.traffic().weights_pct == {trained: 100.0}
-    env, name = stack.env, release_id(f"{PRODUCT}_release", run)
-    rollout = read_rollout(open_storage(env.store_root), Layout(env.store_root, PRODUCT), name)
-    assert ([step.kind.value for step in rollout.plan] if rollout else []) == kinds
+    trained = check_promoted(stack, run, states, before=before, kinds=kinds)
     served = client("sagemaker").describe_endpoint(EndpointName=ENDPOINT)
     (variant,) = [v["VariantName"] for v in served["ProductionVariants"] if v["CurrentWeight"] > 0]
     config = client("sagemaker").describe_endpoint_config(EndpointConfigName=served["EndpointConfigName"])
@@ -176,24 +143,8 @@ def test_an_update_that_sagemaker_takes_back_ends_the_release_by_a_verdict(cloud
 
 
 def test_a_month_that_landed_is_scored_by_the_endpoint(cloud: Cloud) -> None:
-    stack = cloud.stack
-    known, runs = stack.runs("monitor"), stack.runs("ingest")
-    day = "2015-04-01T00:00:00Z"
-    body = {"dag_id": f"{PRODUCT}_ingest", "from_date": day, "to_date": day, "max_active_runs": 1}
-    stack.call("POST", "/backfills", body | {"reprocess_behavior": "none"})
-    assert stack.wait("ingest", stack.new_run("ingest", runs)) == {"ingest": "success", "batches": "success"}
-    monitor = stack.new_run("monitor", known)
-    states = stack.wait("monitor", monitor)
-    assert {states[task] for task in ("ingest", "preprocess", "serve", "monitor")} == {"success"}
-    served = stack.outputs("monitor", monitor, "serve")
-    assert served["digest"] == stack.document().champion.digest
-    assert served["num_rows"] > 0
+    check_a_month_is_scored(cloud.stack, day="2015-04-01T00:00:00Z")
 
 
 def test_the_rollback_brings_the_previous_champion_back(cloud: Cloud) -> None:
-    stack, before = cloud.stack, cloud.stack.document()
-    assert before.previous is not None
-    stack.api.trigger(f"{PRODUCT}_rollback", "back", conf={"reason": "drill"}, note="")
-    assert stack.wait("rollback", "back") == {"revert": "success", "champion": "success"}
-    assert stack.document().champion.digest == before.previous.digest
-    assert stack.traffic().weights_pct == {before.previous.digest: 100.0}
+    check_rollback(cloud.stack)
